@@ -1,0 +1,4 @@
+//! placeholder
+pub mod auth;
+pub mod edge;
+pub mod id;
