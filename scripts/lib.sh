@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# Shared by the scripts: where things are, how to get a missing tool, how to run programs in the background and leave
+# nothing behind, and how to start tunneld with a desktop behind it. Sourced, never run; the caller has set -euo pipefail.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export ROOT
+export CACHE="$ROOT/.cache" # whatever the scripts download or build for themselves; never committed
+
+say() { printf '%s\n' "$*"; }
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# need TOOL PACKAGE: makes sure that TOOL is there, installing Debian's PACKAGE where that is possible without asking.
+# Returns 1, having said what to do, where it is not.
+need() {
+    have "$1" && return
+    if have apt-get && [[ $(id -u) == 0 ]]; then
+        say "    installing $2"
+        export DEBIAN_FRONTEND=noninteractive
+        { apt-get update && apt-get install -y --no-install-recommends "$2"; } </dev/null >"$CACHE/apt.log" 2>&1 || true
+        hash -r
+        have "$1" && return
+    fi
+    say "    $1 is missing: install the package $2 (on Debian: sudo apt-get install $2)"
+    return 1
+}
+
+# --- Programs in the background. Each gets its own process group, so that Ctrl-C reaches this script alone, which then
+# --- stops them in order, last started first.
+
+GROUPS_STARTED=()
+WORK="" # a temporary folder, removed at the end
+
+# leave_nothing_behind: makes $WORK, and arranges that it and every program of `background` are gone when the script ends.
+leave_nothing_behind() {
+    WORK="$(mktemp -d "${TMPDIR:-/tmp}/tunnel.XXXXXX")"
+    trap stop_everything EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+# background LOG COMMAND...: starts it with its output in LOG and its process id in $STARTED.
+background() {
+    local log=$1
+    shift
+    set -m
+    "$@" </dev/null >"$log" 2>&1 &
+    STARTED=$!
+    set +m
+    GROUPS_STARTED+=("$STARTED")
+}
+
+# running PID...: whether each still runs.
+running() {
+    local pid
+    for pid in "$@"; do kill -0 "$pid" 2>/dev/null || return 1; done
+}
+
+# stop PID: asks the program and its children to end, and insists after 5 s.
+stop() {
+    local tries
+    kill -TERM -- "-$1" 2>/dev/null || return 0
+    for ((tries = 0; tries < 50; tries++)); do
+        kill -0 -- "-$1" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL -- "-$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+
+stop_everything() {
+    local i
+    trap '' INT TERM HUP
+    for ((i = ${#GROUPS_STARTED[@]} - 1; i >= 0; i--)); do stop "${GROUPS_STARTED[i]}"; done
+    GROUPS_STARTED=()
+    if [[ -n $WORK ]]; then rm -rf "$WORK"; fi
+}
+
+# wait_until SECONDS PID COMMAND...: runs COMMAND every 0.1 s until it succeeds; 1 when the time is over or PID has ended.
+wait_until() {
+    local tries=$(($1 * 10)) pid=$2
+    shift 2
+    while ! "$@"; do
+        running "$pid" && ((tries-- > 0)) || return 1
+        sleep 0.1
+    done
+}
+
+# port_in LOG: the port that the program writing LOG says it listens on; 1 while it has not said so.
+port_in() {
+    local port
+    port="$(sed -n 's/\x1b\[[0-9;]*m//g; s/.*listening.*[:.0-9]:\([0-9][0-9]*\).*/\1/p' "$1" | head -n 1)"
+    [[ -n $port ]] && printf '%s\n' "$port"
+}
+
+# --- tunneld, and a desktop behind it.
+
+# build PROFILE: builds both programs; sets $BIN, the folder they are in.
+build() {
+    have cargo || die "cargo is missing: install Rust first (https://rustup.rs)"
+    need cc build-essential || exit 1
+    cargo build --locked --profile "$1" --manifest-path "$ROOT/Cargo.toml" --bin tunneld --bin tunnel || die "the build failed"
+    BIN="$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
+    BIN="$BIN/$([[ $1 == dev ]] && echo debug || echo "$1")"
+}
+
+# start_server [FLAG...]: makes a certificate and a secret in $WORK and starts tunneld on a free port. Sets $URL, $CA and
+# $SERVER, and exports what `tunneld token` needs.
+start_server() {
+    local port
+    "$BIN/tunneld" certs --out "$WORK/certs" --host localhost --host 127.0.0.1 >/dev/null
+    CA="$WORK/certs/ca.pem"
+    (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$WORK/secret")
+    background "$WORK/tunneld.log" "$BIN/tunneld" serve --listen 127.0.0.1:0 \
+        --tls-cert "$WORK/certs/server.pem" --tls-key "$WORK/certs/server-key.pem" --jwt-secret-file "$WORK/secret" "$@"
+    SERVER=$STARTED
+    wait_until 10 "$SERVER" port_in "$WORK/tunneld.log" >/dev/null || {
+        cat "$WORK/tunneld.log" >&2
+        die "tunneld did not start; it said the above"
+    }
+    port="$(port_in "$WORK/tunneld.log")"
+    URL="https://localhost:$port"
+}
+
+# token FILE USER [FLAG...]: mints a token into FILE.
+token() {
+    local file=$1 user=$2
+    shift 2
+    (umask 077 && "$BIN/tunneld" token --jwt-secret-file "$WORK/secret" --user "$user" "$@" >"$file")
+}
+
+# start_desktop USER UPSTREAM [FLAG...]: starts a client of USER in front of UPSTREAM and waits until the server has it.
+# The token that it and its user's callers share is in $WORK/USER.token, its process id in $DESKTOP.
+start_desktop() {
+    local user=$1 upstream=$2
+    shift 2
+    token "$WORK/$user.token" "$user" --scope connect,proxy --ttl 12h
+    background "$WORK/tunnel-$user.log" "$BIN/tunnel" connect --token-file "$WORK/$user.token" --server "$URL" \
+        --to "$upstream" --ca "$CA" "$@"
+    DESKTOP=$STARTED
+    wait_until 10 "$DESKTOP" connected "$user" || {
+        cat "$WORK/tunnel-$user.log" >&2
+        die "the client did not connect; it said the above"
+    }
+}
+
+# connected USER: whether the server says that a desktop of USER is there.
+connected() {
+    curl -s --max-time 2 --cacert "$CA" -H "Authorization: Bearer $(<"$WORK/$1.token")" "$URL/api/tunnel/status" |
+        grep -q '"connected":true'
+}
