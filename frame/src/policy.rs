@@ -48,29 +48,13 @@ pub fn is_inference(method: &Method, path: &str) -> bool {
 /// A model's name as one raw path segment. The slash of `owner/model` and the colon of `model:tag` may be encoded,
 /// nothing else, and no part between slashes may be a dot segment.
 fn is_model_name(segment: &str) -> bool {
-    let mut part = String::new();
-    let mut rest = segment;
-    let ends_well = |part: &str| !matches!(part, "" | "." | "..");
-    while let Some(first) = rest.chars().next() {
-        let (decoded, length) = match first {
-            '%' => match rest.get(..3) {
-                Some("%2F" | "%2f") => ('/', 3),
-                Some("%3A" | "%3a") => (':', 3),
-                _ => return false,
-            },
-            'A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '.' | '_' | '~' | ':' | '@' | '+' => (first, 1),
-            _ => return false,
-        };
-        if decoded != '/' {
-            part.push(decoded);
-        } else if ends_well(&part) {
-            part.clear();
-        } else {
-            return false;
-        }
-        rest = &rest[length..];
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:@+".contains(&b);
+    let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+    let mut name = segment.to_owned();
+    for (encoded, decoded) in [("%2F", "/"), ("%2f", "/"), ("%3A", ":"), ("%3a", ":")] {
+        name = name.replace(encoded, decoded);
     }
-    ends_well(&part)
+    !segment.contains('/') && name.split('/').all(part)
 }
 
 /// One `--allow` of the desktop.
