@@ -1,0 +1,13 @@
+//! What the command lines of `tunneld` and `tunnel` share, so that both behave alike. Holds no setting of its own.
+//!
+//! * [`exit`]: exit codes, and the one line on stderr that goes with them.
+//! * [`settings`]: flag > environment > TOML file, from one struct; names a setting the way its user wrote it.
+//! * [`value`]: how people write durations, addresses and URLs.
+//! * [`log`]: `tracing` on stderr, as text or JSON.
+//! * [`signals`]: the first SIGTERM or Ctrl-C drains, the second ends at once.
+
+pub mod exit;
+pub mod log;
+pub mod settings;
+pub mod signals;
+pub mod value;

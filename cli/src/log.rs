@@ -1,0 +1,82 @@
+//! `tracing` to stderr: text for people, JSON for machines.
+
+use std::io::{self, IsTerminal};
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::settings;
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Which lines are logged, and how.
+#[derive(Debug)]
+pub struct Log {
+    /// `info`, or per module: `info,tunneld=debug`.
+    pub filter: EnvFilter,
+    /// Text or JSON.
+    pub format: Format,
+}
+
+impl Log {
+    /// Reads a filter as people write it. The error is one sentence.
+    pub fn filter(text: &str) -> Result<EnvFilter, String> {
+        // A bare word that is no level would be taken for a module name and silence everything.
+        let known = ["off", "error", "warn", "info", "debug", "trace"];
+        let bare = text
+            .split(',')
+            .map(str::trim)
+            .find(|part| !part.contains(['=', ':', '[', '_']) && !known.contains(&part.to_ascii_lowercase().as_str()));
+        if let Some(word) = bare {
+            return Err(format!("{word:?} is no level; write error, warn, info, debug or trace"));
+        }
+        EnvFilter::builder().parse(text).map_err(|error| error.to_string())
+    }
+
+    /// Starts logging to stderr; colours only where someone can see them. At most once in a process.
+    pub fn start(self) {
+        self.start_on(io::stderr, settings::colours_allowed() && io::stderr().is_terminal());
+    }
+
+    /// Starts logging to `writer`. At most once in a process: a second call changes nothing.
+    pub fn start_on<W>(self, writer: W, colours: bool)
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(self.filter)
+            .with_writer(writer)
+            .with_ansi(colours)
+            // A full disk must not end the program: reporting it on stderr would panic when stderr is that disk.
+            .log_internal_errors(false);
+        let _already_started = match self.format {
+            Format::Text => lines.try_init(),
+            Format::Json => lines.json().flatten_event(true).try_init(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        for good in ["info", "WARN", "off", "info,tunneld=debug", "tunneld::edge=trace", "tunnel_frame"] {
+            assert!(Log::filter(good).is_ok(), "{good}");
+        }
+        for bad in ["verbose", "", "info,loud", "tunneld=loud"] {
+            assert!(Log::filter(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Log::filter("inof").unwrap_err(), "\"inof\" is no level; write error, warn, info, debug or trace");
+    }
+}

@@ -1,0 +1,256 @@
+//! Settings in layers: flag > environment > TOML file > default.
+//!
+//! A program has ONE struct of optional fields that derives `clap::Args` (flag and environment) and serde (file). The
+//! layers are merged as data, so that no field is named twice. The only file that reads the environment.
+
+use std::{collections::HashMap, env, ffi::OsString, fmt::Display, fs, path::Path};
+
+use clap::{ArgMatches, Command, parser::ValueSource};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::exit::Exit;
+
+/// Reads a command line. A variable of the environment that is set but empty counts as not set, as container
+/// runtimes leave them.
+pub fn matches(command: Command, args: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, Exit> {
+    Ok(without_empty_variables(command).try_get_matches_from(args)?)
+}
+
+fn without_empty_variables(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+        if empty { arg.env(None::<&str>) } else { arg }
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+/// Whether the user lets programs use colours at all (<https://no-color.org>).
+#[must_use]
+pub fn colours_allowed() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The merged settings of one command, and where each came from.
+#[derive(Debug)]
+pub struct Layers<T> {
+    /// Flag, else environment, else file.
+    pub settings: T,
+    /// For naming a setting in an error.
+    pub origin: Origin,
+}
+
+impl<T: Serialize + DeserializeOwned> Layers<T> {
+    /// Puts `flags`, which clap filled from flags and environment, over what `file` says.
+    ///
+    /// `paths` names the settings that are files: relative ones are meant from the directory of `file`.
+    pub fn merge(flags: T, origin: Origin, file: Option<&Path>, paths: &[&str]) -> Result<Self, Exit> {
+        let Some(file) = file else { return Ok(Self { settings: flags, origin }) };
+        let mut merged = read_file::<T>(file, paths).map_err(Exit::usage)?;
+        let origin = Origin { file: Some(file.display().to_string()), ..origin };
+        merged.extend(toml::Table::try_from(flags).map_err(Exit::failed)?);
+        let settings = merged.try_into().map_err(Exit::failed)?;
+        Ok(Self { settings, origin })
+    }
+}
+
+/// The file as a table, after a trial run through `T` that finds unknown keys and wrong types.
+fn read_file<T: DeserializeOwned>(file: &Path, paths: &[&str]) -> Result<toml::Table, String> {
+    let name = file.display();
+    let text = fs::read_to_string(file).map_err(|error| format!("--config: cannot read {name}: {error}"))?;
+    toml::from_str::<T>(&text).map_err(|error| in_file(&name, &text, &error))?;
+    let mut table: toml::Table = toml::from_str(&text).map_err(|error| in_file(&name, &text, &error))?;
+    for (key, value) in &mut table {
+        if let (true, Some(path)) = (paths.contains(&key.as_str()), value.as_str()) {
+            let path = file.parent().unwrap_or(Path::new("")).join(path);
+            *value = path.display().to_string().into();
+        }
+    }
+    Ok(table)
+}
+
+fn in_file(name: &impl Display, text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let number = 1 + text[..start].matches('\n').count();
+    let message = error.message().replace("usize", "a whole number");
+    // serde lists every known key, which is longer than a line; the help says them with a sentence each.
+    if let Some(key) = message.strip_prefix("unknown field ").and_then(|rest| rest.split(',').next()) {
+        return format!("{name}, line {number}: unknown key {key}; keys are the flags of --help without the dashes");
+    }
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) => format!("{name}, line {number}: {}: {message}", key.trim()),
+        None => format!("{name}, line {number}: {message}"),
+    }
+}
+
+/// Where settings came from.
+#[derive(Debug, Default, Clone)]
+pub struct Origin {
+    given: HashMap<String, (ValueSource, Option<String>)>,
+    file: Option<String>,
+}
+
+impl Origin {
+    /// Looks up where clap found the value of each argument of `command`.
+    #[must_use]
+    pub fn new(command: &Command, matches: &ArgMatches) -> Self {
+        let given = command.get_arguments().filter_map(|arg| {
+            let id = arg.get_id().as_str();
+            let source = matches.try_contains_id(id).ok().and_then(|_| matches.value_source(id))?;
+            let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+            Some((arg.get_long()?.to_owned(), (source, variable)))
+        });
+        Self { given: given.collect(), file: None }
+    }
+
+    /// Which layer a setting came from; `None` for the file and for defaults.
+    #[must_use]
+    pub fn layer(&self, setting: &str) -> Option<Layer> {
+        match self.given.get(setting)? {
+            (ValueSource::CommandLine, _) => Some(Layer::Flag),
+            (ValueSource::EnvVariable, _) => Some(Layer::Environment),
+            _ => None,
+        }
+    }
+
+    /// The name of a setting as its user wrote it: `--listen`, `TUNNELD_LISTEN` or `listen in tunneld.toml`.
+    #[must_use]
+    pub fn name(&self, setting: &str) -> String {
+        match (self.given.get(setting), &self.file) {
+            (Some((ValueSource::EnvVariable, Some(variable))), _) => variable.clone(),
+            (Some((ValueSource::CommandLine, _)), _) | (_, None) => format!("--{setting}"),
+            (_, Some(file)) => format!("{setting} in {file}"),
+        }
+    }
+
+    /// An error about a setting: its name, then what is wrong and what to do.
+    #[must_use]
+    pub fn error(&self, wrong: &Wrong) -> Exit {
+        Exit::usage(format_args!("{}: {}", self.name(wrong.setting), wrong.problem))
+    }
+}
+
+/// A layer above the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// On the command line.
+    Flag,
+    /// In the environment.
+    Environment,
+}
+
+/// A setting with a value that cannot be used.
+#[derive(Debug)]
+pub struct Wrong {
+    /// Its name as a flag, without dashes.
+    pub setting: &'static str,
+    /// What is wrong, and what to do.
+    pub problem: String,
+}
+
+impl Wrong {
+    /// A problem of one setting.
+    pub fn new(setting: &'static str, problem: impl Display) -> Self {
+        Self { setting, problem: problem.to_string() }
+    }
+}
+
+/// Reads the text of a setting into its type, if it is set.
+pub fn read<T>(
+    setting: &'static str,
+    text: Option<&str>,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, Wrong> {
+    text.map(parse).transpose().map_err(|problem| Wrong { setting, problem })
+}
+
+/// Reads a setting that may be given several times.
+pub fn read_all<T>(
+    setting: &'static str,
+    texts: Option<&[String]>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Wrong> {
+    let values = texts.unwrap_or_default().iter().map(|text| parse(text));
+    values.collect::<Result<_, _>>().map_err(|problem| Wrong { setting, problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Args, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    struct Settings {
+        #[arg(long)]
+        listen_on: Option<String>,
+        #[arg(long)]
+        many: Option<Vec<String>>,
+        #[arg(long)]
+        number: Option<usize>,
+        #[arg(long)]
+        key_file: Option<std::path::PathBuf>,
+    }
+
+    fn merged(args: &[&str], file: &str) -> Result<Layers<Settings>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.toml");
+        fs::write(&path, file).unwrap();
+        let command = Settings::augment_args(Command::new("x").no_binary_name(true));
+        let args = args.iter().map(OsString::from);
+        let matches = matches(command.clone(), args).unwrap();
+        let origin = Origin::new(&command, &matches);
+        let flags = Settings::from_arg_matches(&matches).unwrap();
+        Layers::merge(flags, origin, Some(&path), &["key-file"]).map_err(|exit| match exit {
+            Exit::Error { line, .. } => line.replace(&path.display().to_string(), "x.toml"),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let layers = merged(&["--listen-on", "a"], "listen-on = 'b'\nnumber = 3\nmany = ['c']").unwrap();
+        assert_eq!(layers.settings.listen_on.as_deref(), Some("a"));
+        assert_eq!(layers.settings.number, Some(3));
+        assert_eq!(layers.settings.many, Some(vec!["c".to_owned()]));
+        assert_eq!(layers.origin.name("listen-on"), "--listen-on");
+        assert!(layers.origin.name("number").starts_with("number in /"));
+        assert_eq!(layers.origin.layer("listen-on"), Some(Layer::Flag));
+        assert_eq!(layers.origin.layer("number"), None);
+    }
+
+    #[test]
+    fn errors_name_the_file_the_line_and_the_key() {
+        let line = |file| merged(&[], file).unwrap_err();
+        assert_eq!(
+            line("number = 1\n# b\nlistn-on = 'a'"),
+            "x.toml, line 3: unknown key `listn-on`; keys are the flags of --help without the dashes"
+        );
+        assert_eq!(
+            line("\nnumber = 'a'"),
+            "x.toml, line 2: number: invalid type: string \"a\", expected a whole number"
+        );
+        assert!(line("number =").starts_with("x.toml, line 1: "), "{}", line("number ="));
+    }
+
+    #[test]
+    fn paths_in_a_file_are_relative_to_it() {
+        let key = |args: &[&str], file| merged(args, file).unwrap().settings.key_file.unwrap();
+        assert!(key(&[], "key-file = 'a/b'").is_absolute());
+        assert!(key(&[], "key-file = 'a/b'").ends_with("a/b"));
+        assert_eq!(key(&[], "key-file = '/a/b'"), Path::new("/a/b"));
+        assert_eq!(key(&["--key-file", "c"], "key-file = 'a/b'"), Path::new("c"));
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let origin = Origin::default();
+        let flags = Settings { listen_on: None, many: None, number: None, key_file: None };
+        let Err(Exit::Error { line, .. }) = Layers::merge(flags, origin, Some(Path::new("/no/x.toml")), &[]) else {
+            panic!("a missing file passed");
+        };
+        assert_eq!(line, "--config: cannot read /no/x.toml: No such file or directory (os error 2)");
+    }
+}

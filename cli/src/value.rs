@@ -1,0 +1,56 @@
+//! How people write values, and one sentence with an example for each that cannot be read.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// The longest duration that is accepted: anything longer is a slip of the pen.
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// `30s`, `10m`, `1h 30m`; more than nothing.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).ok().filter(|duration| (Duration::from_nanos(1)..=LONGEST).contains(duration));
+    duration.ok_or_else(|| format!("{text:?} is no duration; write for example 30s, 10m or 1h"))
+}
+
+/// `127.0.0.1:8443`, `[::1]:8443`; a port alone, with or without a colon, means every IPv4 address; `localhost:8443`.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let port = |text: &str| text.parse::<u16>().ok();
+    if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
+    }
+    if let Some(port) = text.strip_prefix("localhost:").and_then(port) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    text.parse().map_err(|_| format!("{text:?} is no address to listen on; write IP:PORT, for example 0.0.0.0:8443"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "30", "-1s", "0s", "1000y", "soon"] {
+            assert!(duration(bad).unwrap_err().contains("for example"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        let read = |text| listen_address(text).unwrap().to_string();
+        assert_eq!(read("127.0.0.1:80"), "127.0.0.1:80");
+        assert_eq!(read("[::1]:80"), "[::1]:80");
+        assert_eq!(read(":80"), "0.0.0.0:80");
+        assert_eq!(read("80"), "0.0.0.0:80");
+        assert_eq!(read("localhost:0"), "127.0.0.1:0");
+        for bad in ["", "127.0.0.1", "example.com:80", "1.2.3.4:99999", "http://0.0.0.0:80"] {
+            assert!(listen_address(bad).is_err(), "{bad}");
+        }
+    }
+}
