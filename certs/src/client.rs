@@ -1,0 +1,97 @@
+//! TLS of the dialling side.
+//!
+//! Owns whom to trust and how a refusal is put into words. There is no switch that turns verification off: a token
+//! is sent only after the server has proved its name.
+
+use std::{io, path::Path};
+
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use thiserror::Error as ThisError;
+
+use crate::{
+    ALPN_HTTP11, SUITES_EXIST, VERSIONS,
+    pem::{self, PemError, Problem},
+    provider,
+};
+
+/// Nobody to trust. Displays as one line that says what to do.
+#[derive(Debug, ThisError)]
+pub enum ClientTlsError {
+    /// The file with further authorities.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// The system knows no authority, and no file was given.
+    #[error("this system has no trusted root certificates{}; install ca-certificates or name a CA file", because(.0))]
+    NoRoots(Vec<rustls_native_certs::Error>),
+}
+
+/// A configuration that trusts the system's authorities and, in addition, those in the file `extra_ca`.
+///
+/// ALPN offers HTTP/1.1 alone: a WebSocket handshake (RFC 6455) is an HTTP/1.1 upgrade. The system's authorities are
+/// those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where these are set. Takes some milliseconds; make one and clone it.
+pub fn config(extra_ca: Option<&Path>) -> Result<ClientConfig, ClientTlsError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = extra_ca {
+        for certificate in pem::certificates(path)? {
+            roots.add(certificate).map_err(|error| PemError::new(path, Problem::BadCertificate(error)))?;
+        }
+    }
+    let native = rustls_native_certs::load_native_certs();
+    // System stores hold oddities that webpki rejects; one of them is no reason to fail.
+    roots.add_parsable_certificates(native.certs);
+    if roots.is_empty() {
+        return Err(ClientTlsError::NoRoots(native.errors));
+    }
+    Ok(config_with(roots))
+}
+
+fn config_with(roots: RootCertStore) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .expect(SUITES_EXIST)
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_HTTP11.to_vec()];
+    config
+}
+
+/// Why a TLS handshake failed, in one line that says what to do. `None` if the error is not one of TLS.
+#[must_use]
+pub fn explain(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        Error::InvalidCertificate(problem) => explain_certificate(problem),
+        // A plain HTTP server answers a ClientHello with text.
+        Error::InvalidMessage(_) => "the server does not speak TLS on this port; is it http:// or another port?".into(),
+        error => format!("the TLS handshake failed: {error}"),
+    })
+}
+
+fn explain_certificate(problem: &CertificateError) -> String {
+    use CertificateError as E;
+    match problem {
+        E::UnknownIssuer | E::BadSignature => {
+            "the server's certificate is signed by an authority that is not trusted here; \
+             if it is your own, name its certificate with --ca"
+                .into()
+        }
+        E::NotValidForName => "the server's certificate is for another name; use the name that is in it".into(),
+        E::NotValidForNameContext { expected, presented } => format!(
+            "the server's certificate is not for {} but for {}; use a name that is in it",
+            expected.to_str(),
+            presented.join(", ")
+        ),
+        E::Expired | E::ExpiredContext { .. } => {
+            "the server's certificate has expired; renew it (or correct this computer's clock)".into()
+        }
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet; correct this computer's clock".into()
+        }
+        problem => format!("the server's certificate is not acceptable: {problem}"),
+    }
+}
+
+/// The system's own words for why it has no authorities.
+fn because(errors: &[rustls_native_certs::Error]) -> String {
+    errors.first().map(|error| format!(" ({error})")).unwrap_or_default()
+}
