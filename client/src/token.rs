@@ -1,0 +1,169 @@
+//! The desktop's own token: where it is read from, and what it says about itself.
+//!
+//! Nothing here verifies a token; only the server can. A token never shows in `Debug` or in an error.
+
+use std::{
+    fmt, fs, io,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// Longest token that a server looks at, in bytes.
+pub const MAX_TOKEN: usize = 8 * 1024;
+
+/// Where the token is read from.
+#[derive(Debug, Clone)]
+pub enum TokenSource {
+    /// It was given, and stays.
+    Inline(Token),
+    /// It is in a file, which may be replaced at any time.
+    File(PathBuf),
+}
+
+impl TokenSource {
+    /// The token as it is now. Reads the file each time.
+    pub fn read(&self) -> Result<Token, TokenError> {
+        let path = match self {
+            Self::Inline(token) => return Ok(token.clone()),
+            Self::File(path) => path,
+        };
+        let text = fs::read_to_string(path).map_err(|error| TokenError::Unreadable(path.clone(), error))?;
+        Token::parse(&text)
+    }
+}
+
+/// A JSON Web Token in its compact form (RFC 7519), unverified.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+/// Why there is no token.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// The file is missing or closed to us.
+    #[error("cannot read {path}: {1}", path = .0.display())]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// Nothing but white space.
+    #[error("the token is empty; mint one with `tunneld token --user NAME` on the server")]
+    Empty,
+    /// Something else was pasted.
+    #[error("that is no token: one has three parts joined by dots, as `tunneld token --user NAME` prints it")]
+    Shape,
+    /// No server would look at it.
+    #[error("the token is longer than {MAX_TOKEN} bytes")]
+    TooLong,
+}
+
+impl Token {
+    /// Takes a token as a file or a shell hands it over, with white space around it.
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        let plain =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        match text {
+            "" => Err(TokenError::Empty),
+            long if long.len() > MAX_TOKEN => Err(TokenError::TooLong),
+            jwt if jwt.split('.').count() == 3 && jwt.split('.').all(plain) => Ok(Self(jwt.into())),
+            _ => Err(TokenError::Shape),
+        }
+    }
+
+    /// The text, for the `Authorization` header of the handshake and nowhere else.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// What the token says about itself, unverified. What cannot be read is absent.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        let payload = self.0.split('.').nth(1).unwrap_or_default();
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+        serde_json::from_slice(&payload).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// The claims that a client acts upon.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Claims {
+    /// Who vouches for the user. Callers of the same user need a token with the same issuer.
+    #[serde(rename = "iss")]
+    pub issuer: Option<String>,
+    /// Seconds since 1970 after which the token is void.
+    exp: Option<f64>,
+    /// Where to connect.
+    #[serde(rename = "tunnel_server")]
+    pub server: Option<String>,
+    /// The only name under which a desktop may register with this token.
+    pub tunnel: Option<String>,
+}
+
+impl Claims {
+    /// When the token expires.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        let since_1970 = Duration::try_from_secs_f64(self.exp?).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(since_1970)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn token(claims: &str) -> Token {
+        Token::parse(&format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims))).unwrap()
+    }
+
+    #[test]
+    fn shapes() {
+        assert!(Token::parse(" a.b.c\r\n").is_ok());
+        assert!(matches!(Token::parse(" \n"), Err(TokenError::Empty)));
+        for bad in ["a", "a.b", "a.b.c.d", "a..c", "a.b c.d", "a.b.c\nd", "a.b.c\u{e9}"] {
+            assert!(matches!(Token::parse(bad), Err(TokenError::Shape)), "{bad}");
+        }
+        assert!(matches!(Token::parse(&"a.".repeat(8000)), Err(TokenError::TooLong)));
+    }
+
+    #[test]
+    fn claims_are_read_where_they_can_be() {
+        let claims =
+            token(r#"{"iss":"x","exp":1700000000,"tunnel_server":"https://a","sub":"bob","other":[1]}"#).claims();
+        assert_eq!(claims.issuer.as_deref(), Some("x"));
+        assert_eq!(claims.server.as_deref(), Some("https://a"));
+        assert_eq!(claims.expires(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+        assert_eq!(Token::parse("a.b.c").unwrap().claims(), Claims::default());
+        assert_eq!(token(r#"{"exp":-1}"#).claims().expires(), None);
+        assert_eq!(token(r#"{"exp":1e300}"#).claims().expires(), None);
+    }
+
+    #[test]
+    fn a_file_is_read_again_each_time() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"a.b.c\n").unwrap();
+        let source = TokenSource::File(file.path().to_owned());
+        assert_eq!(source.read().unwrap().secret(), "a.b.c");
+        fs::write(file.path(), "d.e.f").unwrap();
+        assert_eq!(source.read().unwrap().secret(), "d.e.f");
+        drop(file);
+        assert!(matches!(source.read(), Err(TokenError::Unreadable(..))));
+    }
+
+    #[test]
+    fn t32_a_token_never_shows() {
+        let source = TokenSource::Inline(Token::parse("canary.canary.canary").unwrap());
+        assert!(!format!("{source:?}").contains("canary"));
+    }
+}
