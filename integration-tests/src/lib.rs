@@ -1,1 +1,20 @@
-//! placeholder
+//! The harness of the integration tests: everything around the tunnel that a test needs, on ports of its own.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`ollama`] | the upstream: answers by path, or in the test's hands |
+//! | [`raw`] | an upstream that sends whatever bytes a test writes |
+//! | [`relay`] | a TCP relay that cuts, freezes, delays and throttles |
+//! | [`body`], [`pattern`] | bodies one piece at a time, and endless ones that show damage |
+//! | [`caller`] | HTTP/1.1, HTTP/2 or bare bytes toward the server |
+//! | [`eventually`] | waiting for the thing itself, under one generous limit |
+//! | [`background`] | a thread and runtime for each part; panics are raised again |
+
+pub mod background;
+pub mod body;
+pub mod caller;
+pub mod eventually;
+pub mod ollama;
+pub mod pattern;
+pub mod raw;
+pub mod relay;

@@ -1,0 +1,297 @@
+//! Who calls the tunnel: an HTTP/1.1 or HTTP/2 connection on TLS or plain TCP, or bare bytes on one.
+//!
+//! A request has a connection of its own unless the test opens one and sends several on it. Dropping a reply drops
+//! its connection: that is how a caller leaves.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
+use http_body_util::BodyExt;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ClientConfig, pki_types::ServerName};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    body::{self, Body},
+    eventually::with_deadline,
+};
+
+/// A connection under HTTP.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// The HTTP on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, by ALPN on TLS and with prior knowledge without.
+    Http2,
+}
+
+/// How to reach a server, and as whom.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    addr: SocketAddr,
+    authority: Authority,
+    tls: Option<ClientConfig>,
+    token: Option<String>,
+}
+
+impl Caller {
+    /// A caller of the server on `addr` that calls it `host` (in SNI, `Host` and certificate), without TLS where there
+    /// is no `tls` configuration, and without a token.
+    #[must_use]
+    pub fn new(host: &str, addr: SocketAddr, tls: Option<ClientConfig>) -> Self {
+        let authority = format!("{host}:{}", addr.port()).parse().expect("a host");
+        Self { addr, authority, tls, token: None }
+    }
+
+    /// The same caller, with this token in `Authorization: Bearer`.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same caller without a token.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
+    /// A request for `target`, with `Host` and the token, as a start for more.
+    #[must_use]
+    pub fn request(&self, method: Method, target: &str) -> http::request::Builder {
+        let request = Request::builder().method(method).uri(target).header(header::HOST, self.authority.as_str());
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    /// GET, on a connection of its own.
+    pub async fn get(&self, target: &str) -> Reply {
+        self.send(self.request(Method::GET, target).body(body::empty()).expect("a target")).await
+    }
+
+    /// POST, on a connection of its own.
+    pub async fn post(&self, target: &str, body: Body) -> Reply {
+        self.send(self.request(Method::POST, target).body(body).expect("a target")).await
+    }
+
+    /// Any request, on an HTTP/1.1 connection of its own.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        self.connect(Protocol::Http1).await.send(request).await
+    }
+
+    /// A connection for several requests.
+    pub async fn connect(&self, protocol: Protocol) -> Connection {
+        let io = TokioIo::new(self.socket(protocol).await);
+        let (sender, driver) = match protocol {
+            Protocol::Http1 => {
+                let (sender, driver) = http1::handshake(io).await.expect("HTTP/1.1");
+                (Sender::Http1(sender), tokio::spawn(async { drop(driver.await) }))
+            }
+            Protocol::Http2 => {
+                let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+                (Sender::Http2(sender), tokio::spawn(async { drop(driver.await) }))
+            }
+        };
+        Connection { sender, authority: self.authority.clone(), driver: Arc::new(Driver::new(driver)) }
+    }
+
+    /// A socket with TLS done and this protocol agreed on, and nothing sent yet.
+    pub async fn socket(&self, protocol: Protocol) -> Box<dyn Io> {
+        let connect = async {
+            let tcp = TcpStream::connect(self.addr).await?;
+            tcp.set_nodelay(true)?;
+            let Some(tls) = &self.tls else { return Ok(Box::new(tcp) as Box<dyn Io>) };
+            let mut tls = tls.clone();
+            tls.alpn_protocols = vec![match protocol {
+                Protocol::Http1 => b"http/1.1".to_vec(),
+                Protocol::Http2 => b"h2".to_vec(),
+            }];
+            let name = ServerName::try_from(self.authority.host().to_owned()).expect("a host");
+            let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
+            Ok::<_, std::io::Error>(Box::new(stream))
+        };
+        with_deadline("a connection to the server", connect).await.expect("a connection to the server")
+    }
+
+    /// Sends `bytes` as they are and gives all that comes back until the server closes.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut socket = self.socket(Protocol::Http1).await;
+        let exchange = async {
+            let _refused_early = socket.write_all(bytes).await;
+            let mut answer = Vec::new();
+            let _closed_without_a_word = socket.read_to_end(&mut answer).await;
+            answer
+        };
+        let answer = with_deadline("the server closes after a raw request", exchange).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// `Host: …` and, with a token, `Authorization: …`, for requests written by hand.
+    #[must_use]
+    pub fn raw_headers(&self) -> String {
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        format!("Host: {}\r\n{}", self.authority, token.unwrap_or_default())
+    }
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// An open connection. It closes when it and all its replies are dropped.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    authority: Authority,
+    driver: Arc<Driver>,
+}
+
+type Driver = AbortOnDropHandle<()>;
+
+impl Connection {
+    /// Sends a request and waits for the head of its response.
+    pub async fn send(&mut self, request: Request<Body>) -> Reply {
+        self.try_send(request).await.expect("a response")
+    }
+
+    /// The same where there may be no response.
+    pub async fn try_send(&mut self, mut request: Request<Body>) -> Result<Reply, hyper::Error> {
+        let what = format!("the head of the response to {} {}", request.method(), request.uri());
+        let response = match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                with_deadline(&what, sender.send_request(request)).await?
+            }
+            Sender::Http2(sender) => {
+                let target = std::mem::take(request.uri_mut());
+                let target = target.into_parts().path_and_query.expect("a path");
+                let absolute = Uri::builder().scheme("https").authority(self.authority.clone()).path_and_query(target);
+                *request.uri_mut() = absolute.build().expect("parts of a URI");
+                request.headers_mut().remove(header::HOST);
+                sender.ready().await?;
+                with_deadline(&what, sender.send_request(request)).await?
+            }
+        };
+        let (head, body) = response.into_parts();
+        Ok(Reply { head, body, read: BytesMut::new(), _connection: Arc::clone(&self.driver) })
+    }
+
+    /// Whether the server has closed the connection or asked us to.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
+
+/// A response: its head, and a body that is read as it comes.
+#[derive(Debug)]
+pub struct Reply {
+    head: http::response::Parts,
+    body: Incoming,
+    read: BytesMut,
+    _connection: Arc<Driver>,
+}
+
+impl Reply {
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The protocol's version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// All header fields.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The value of a header field as text; empty where it is absent.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.head.headers.get(name).map_or("", |value| value.to_str().expect("a value in ASCII"))
+    }
+
+    /// The next piece of the body; `None` is its clean end, an error is a body that was cut.
+    pub async fn next(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        if !self.read.is_empty() {
+            return Some(Ok(self.read.split().freeze()));
+        }
+        let frame = with_deadline("a piece of the response's body", self.body.frame()).await?;
+        Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+    }
+
+    /// Reads as many bytes as `expected` has and insists that they are the same.
+    pub async fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        while self.read.len() < expected.len() {
+            let frame = with_deadline("a piece of the response's body", self.body.frame()).await;
+            let frame = frame.expect("more of the body").expect("a body that is not cut");
+            self.read.extend_from_slice(&frame.into_data().unwrap_or_default());
+        }
+        let read = self.read.split_to(expected.len());
+        assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(expected));
+    }
+
+    /// The rest of the body and how it ended: `Ok` with its clean end, `Err` cut.
+    pub async fn rest(&mut self) -> (Bytes, Result<(), hyper::Error>) {
+        let mut read = std::mem::take(&mut self.read);
+        while let Some(frame) = self.next().await {
+            match frame {
+                Ok(bytes) => read.extend_from_slice(&bytes),
+                Err(error) => return (read.freeze(), Err(error)),
+            }
+        }
+        (read.freeze(), Ok(()))
+    }
+
+    /// The rest of the body, which must end cleanly.
+    pub async fn bytes(mut self) -> Bytes {
+        let (bytes, end) = self.rest().await;
+        end.unwrap_or_else(|error| panic!("the body was cut ({error}) after {:?}", String::from_utf8_lossy(&bytes)));
+        bytes
+    }
+
+    /// The same as text.
+    pub async fn text(self) -> String {
+        String::from_utf8(self.bytes().await.into()).expect("UTF-8")
+    }
+
+    /// The same as JSON.
+    pub async fn json(self) -> Value {
+        let text = self.text().await;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
+    }
+
+    /// The status and our own error code of a refusal.
+    #[must_use]
+    pub fn error(&self) -> (u16, &str) {
+        (self.status().as_u16(), self.header("tunnel-error"))
+    }
+}
