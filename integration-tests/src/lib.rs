@@ -7,10 +7,12 @@
 //! | [`relay`] | a TCP relay that cuts, freezes, delays and throttles |
 //! | [`body`], [`pattern`] | bodies one piece at a time, and endless ones that show damage |
 //! | [`caller`] | HTTP/1.1, HTTP/2 or bare bytes toward the server |
+//! | [`binaries`] | the real programs as child processes |
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
 //! | [`background`] | a thread and runtime for each part; panics are raised again |
 
 pub mod background;
+pub mod binaries;
 pub mod body;
 pub mod caller;
 pub mod eventually;
