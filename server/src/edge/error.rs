@@ -1,1 +1,172 @@
-//! placeholder
+//! Every error that the edge answers with.
+//!
+//! Owns what a caller is told. The sentence says what is wrong and what to do; reasons for operators travel in
+//! [`Refusal::detail`], which only the log sees, so that no address, path or text of a library reaches a body.
+//! * `code`: the one table of status, code, retry header and sentence.
+//! * [`body`]: how a sentence is written into a body or into a running stream.
+
+pub mod body;
+mod code;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, time::SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use thiserror::Error;
+use tunnel_frame::AbortCode;
+
+pub use self::code::ErrorCode;
+use self::{body::BodyShape, code::Retry};
+use crate::id::RequestId;
+
+/// Names the code of an error to programs, on every error response.
+pub const TUNNEL_ERROR: HeaderName = HeaderName::from_static("tunnel-error");
+/// The request's id, on every response.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Stops the retries of the OpenAI SDKs, which otherwise repeat 408, 409, 429 and every 5xx.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// A request that is answered with an error: the code, what the caller reads, and what the log reads.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Refusal {
+    code: ErrorCode,
+    status: StatusCode,
+    message: Cow<'static, str>,
+    detail: Option<Cow<'static, str>>,
+}
+
+impl Refusal {
+    /// A refusal in the words of the table.
+    #[must_use]
+    pub fn new(code: ErrorCode) -> Self {
+        Self::with_message(code, code.message())
+    }
+
+    /// A refusal in better words: what is wrong and what to do, free of addresses and of text from libraries.
+    #[must_use]
+    pub fn with_message(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, status: code.status(), message: message.into(), detail: None }
+    }
+
+    /// No desktop is connected, and when the last one was lost, if this process knows it.
+    #[must_use]
+    pub fn offline(since: Option<SystemTime>) -> Self {
+        let Some(since) = since.and_then(rfc3339) else { return Self::new(ErrorCode::TunnelOffline) };
+        let message = format!("The desktop of this user is offline since {since}; run 'tunnel connect' on it.");
+        Self::with_message(ErrorCode::TunnelOffline, message)
+    }
+
+    /// Adds a reason for our log. It never leaves the server.
+    #[must_use]
+    pub fn because(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same refusal of a credential that came in the path: 403 where it were 401, because on 401 the Ollama CLI
+    /// tells people to sign in to its cloud, and no challenge could be met.
+    #[must_use]
+    pub fn in_path(mut self) -> Self {
+        if self.status == StatusCode::UNAUTHORIZED {
+            self.status = StatusCode::FORBIDDEN;
+        }
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The status of the response.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What the caller reads.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What only our log reads.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// The response. To a `HEAD`, take the body out and leave the headers, `Content-Length` among them, as they are
+    /// (RFC 9110 §9.3.2).
+    #[must_use]
+    pub fn response(&self, shape: BodyShape, request_id: &RequestId) -> Response<Bytes> {
+        let body = shape.body(self, request_id);
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(TUNNEL_ERROR, HeaderValue::from_static(self.code.as_str()));
+        if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        match self.code.retry() {
+            Retry::Unsaid => {}
+            Retry::Never => _ = headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),
+            Retry::After(seconds) => _ = headers.insert(header::RETRY_AFTER, seconds.into()),
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2: a 401 carries a challenge.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 9110 §15.5.22: a 426 names the protocol; §7.8: Connection goes with it.
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        *response.body_mut() = body;
+        response
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code)
+    }
+}
+
+/// What a caller is told when the desktop gave a stream up. The desktop's own message is for the log.
+impl From<AbortCode> for Refusal {
+    fn from(code: AbortCode) -> Self {
+        match code {
+            AbortCode::UpstreamUnreachable => Self::new(ErrorCode::UpstreamUnreachable),
+            AbortCode::UpstreamError => Self::new(ErrorCode::UpstreamError),
+            AbortCode::NotAllowed => Self::with_message(
+                ErrorCode::NotAllowed,
+                "The desktop does not allow this request; start 'tunnel connect' there with an --allow that does.",
+            ),
+            AbortCode::DeadlineExceeded => Self::new(ErrorCode::DeadlineExceeded),
+            AbortCode::Draining => Self::with_message(
+                ErrorCode::Draining,
+                "The desktop is about to disconnect and did not pass this request on; send it again.",
+            ),
+            // `Internal`, `BadRequest`, and what a newer client may say.
+            _ => Self::with_message(
+                ErrorCode::UpstreamError,
+                "The tunnel client on the desktop failed on this request; look at its log there.",
+            ),
+        }
+    }
+}
+
+/// A time to the second, in UTC; `None` where a broken clock gives one that has no such form.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    const YEAR_10_000: u64 = 253_402_300_800;
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since_1970.as_secs() < YEAR_10_000).then(|| humantime::format_rfc3339_seconds(time).to_string())
+}
