@@ -98,13 +98,17 @@ port_in() {
 
 # --- tunneld, and a desktop behind it.
 
-# build PROFILE: builds both programs; sets $BIN, the folder they are in.
+# build PROFILE [FLAG...]: builds both programs, and what the flags name; sets $BIN, the folder they are in.
 build() {
+    local profile=$1
+    shift
     have cargo || die "cargo is missing: install Rust first (https://rustup.rs)"
     need cc build-essential || exit 1
-    cargo build --locked --profile "$1" --manifest-path "$ROOT/Cargo.toml" --bin tunneld --bin tunnel || die "the build failed"
-    BIN="$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
-    BIN="$BIN/$([[ $1 == dev ]] && echo debug || echo "$1")"
+    cargo build --locked --profile "$profile" --manifest-path "$ROOT/Cargo.toml" \
+        -p tunneld -p tunnel --bin tunneld --bin tunnel "$@" || die "the build failed"
+    BIN="$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
+    BIN="$BIN/$([[ $profile == dev ]] && echo debug || echo "$profile")"
 }
 
 # start_server [FLAG...]: makes a certificate and a secret in $WORK and starts tunneld on a free port. Sets $URL, $CA and

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as both ends of the bench speak it: just enough, and cheap, so that the programs in the middle are what is
 //! measured. Not for use outside the bench: it trusts its peers.
 
-use std::io;
+use std::{fmt::Display, io};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -16,13 +16,6 @@ pub(crate) enum Framing {
     Length(u64),
     /// With the chunk of no length.
     Chunked,
-}
-
-/// The head of a request, as far as the upstream looks at it.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) target: String,
-    pub(crate) framing: Framing,
 }
 
 /// A buffered reader of messages.
@@ -40,8 +33,8 @@ impl<R: AsyncRead + Unpin> Messages<R> {
         Self { io, buffer: BytesMut::with_capacity(64 * 1024), body: Framing::Length(0), chunk: 0 }
     }
 
-    /// The next request; `None` when the peer has closed.
-    pub(crate) async fn request(&mut self) -> io::Result<Option<Request>> {
+    /// The target of the next request; `None` when the peer has closed.
+    pub(crate) async fn request(&mut self) -> io::Result<Option<String>> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             let mut head = httparse::Request::new(&mut headers);
@@ -49,7 +42,7 @@ impl<R: AsyncRead + Unpin> Messages<R> {
                 let target = head.path.unwrap_or_default().to_owned();
                 let framing = framing(head.headers)?;
                 self.start_body(length, framing);
-                return Ok(Some(Request { target, framing }));
+                return Ok(Some(target));
             }
             if self.fill().await? == 0 {
                 return Ok(None);
@@ -77,22 +70,21 @@ impl<R: AsyncRead + Unpin> Messages<R> {
     /// The next piece of the body, as it came; `None` at its end.
     pub(crate) async fn piece(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            match self.body {
+            let body = self.body;
+            match body {
                 Framing::Length(0) => return Ok(None),
                 Framing::Length(left) if !self.buffer.is_empty() => {
                     let piece = self.take(left);
                     self.body = Framing::Length(left - piece.len() as u64);
                     return Ok(Some(piece));
                 }
-                Framing::Chunked if self.chunk == 0 => {
-                    if self.next_chunk()? {
-                        if self.chunk == 0 {
-                            self.body = Framing::Length(0);
-                        }
-                        continue;
+                Framing::Chunked if self.chunk == 0 && self.next_chunk()? => {
+                    if self.chunk == 0 {
+                        self.body = Framing::Length(0);
                     }
+                    continue;
                 }
-                Framing::Chunked if !self.buffer.is_empty() => {
+                Framing::Chunked if self.chunk > 0 && !self.buffer.is_empty() => {
                     let piece = self.take(self.chunk);
                     self.chunk -= piece.len() as u64;
                     return Ok(Some(piece));
@@ -176,8 +168,8 @@ fn framing(headers: &[httparse::Header<'_>]) -> io::Result<Framing> {
     Ok(Framing::Length(0))
 }
 
-fn broken(what: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
+fn broken(what: impl Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP as the bench speaks it: {what}"))
 }
 
 #[cfg(test)]
@@ -186,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    async fn messages(bytes: &'static [u8], at_a_time: usize) -> Messages<tokio::io::DuplexStream> {
+    fn messages(bytes: &'static [u8], at_a_time: usize) -> Messages<tokio::io::DuplexStream> {
         let (mut near, far) = tokio::io::duplex(at_a_time);
         tokio::spawn(async move { near.write_all(bytes).await });
         Messages::new(far)
@@ -194,10 +186,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_chunked_response_is_read_whole_however_it_is_cut() {
-        let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwiki\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n\
+        let bytes =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwiki\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n\
                       HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno";
         for at_a_time in [1, 2, 3, 7, 1000] {
-            let mut messages = messages(bytes, at_a_time).await;
+            let mut messages = messages(bytes, at_a_time);
             assert_eq!(messages.response().await.unwrap(), 200);
             assert_eq!(messages.drain().await.unwrap(), 20);
             assert_eq!(messages.response().await.unwrap(), 404);
@@ -207,18 +200,18 @@ mod tests {
 
     #[tokio::test]
     async fn requests_follow_each_other_until_the_peer_closes() {
-        let bytes = b"POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /small HTTP/1.1\r\nHost: a\r\n\r\n";
-        let mut messages = messages(bytes, 5).await;
-        let first = messages.request().await.unwrap().unwrap();
-        assert_eq!((first.target.as_str(), first.framing), ("/sink", Framing::Length(3)));
+        let bytes =
+            b"POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /small HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut messages = messages(bytes, 5);
+        assert_eq!(messages.request().await.unwrap().unwrap(), "/sink");
         assert_eq!(messages.drain().await.unwrap(), 3);
-        assert_eq!(messages.request().await.unwrap().unwrap().target, "/small");
+        assert_eq!(messages.request().await.unwrap().unwrap(), "/small");
         assert!(messages.request().await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn a_cut_body_is_an_error() {
-        let mut messages = messages(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", 100).await;
+        let mut messages = messages(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", 100);
         messages.response().await.unwrap();
         assert!(messages.drain().await.is_err());
     }

@@ -30,7 +30,12 @@ impl Seen {
     pub(crate) fn quantile(&mut self, part: f64) -> Duration {
         assert!(!self.delays.is_empty(), "a run without a single answer fails before");
         self.delays.sort_unstable();
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index"
+        )]
         let index = ((self.delays.len() - 1) as f64 * part).round() as usize;
         self.delays[index]
     }
@@ -106,7 +111,11 @@ pub(crate) async fn upload(target: &Target, bodies: usize, mib: u64) -> io::Resu
 }
 
 /// Callers who leave in the middle of a response, one after the other. The delay: until the upstream's socket is closed.
-pub(crate) async fn cancel(target: &Target, times: usize, closed: &mut mpsc::UnboundedReceiver<Instant>) -> io::Result<Seen> {
+pub(crate) async fn cancel(
+    target: &Target,
+    times: usize,
+    closed: &mut mpsc::UnboundedReceiver<Instant>,
+) -> io::Result<Seen> {
     let mut seen = Seen::default();
     for _ in 0..times {
         let mut caller = target.connect().await?;

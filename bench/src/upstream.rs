@@ -94,9 +94,9 @@ struct Connection {
 
 impl Connection {
     async fn serve(mut self) -> io::Result<()> {
-        while let Some(request) = self.messages.request().await? {
+        while let Some(target) = self.messages.request().await? {
             self.messages.drain().await?;
-            let (name, count) = request.target[1..].split_once('/').unwrap_or((&request.target[1..], "0"));
+            let (name, count) = target[1..].split_once('/').unwrap_or((&target[1..], "0"));
             let count: u64 = count.parse().unwrap_or_default();
             match name {
                 "slow" => {
@@ -146,7 +146,8 @@ impl Connection {
 
     async fn bulk(&mut self, mib: u64) -> io::Result<()> {
         let length = mib * 1024 * 1024;
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n");
         self.messages.io().write_all(head.as_bytes()).await?;
         for _ in 0..length / BLOCK.len() as u64 {
             self.messages.io().write_all(&BLOCK).await?;
