@@ -3,7 +3,15 @@
 //! A program has ONE struct of optional fields that derives `clap::Args` (flag and environment) and serde (file). The
 //! layers are merged as data, so that no field is named twice. The only file that reads the environment.
 
-use std::{collections::HashMap, env, ffi::OsString, fmt::Display, fs, path::Path};
+use std::{
+    collections::HashMap,
+    env,
+    ffi::OsString,
+    fmt::Display,
+    fs,
+    io::{self, IsTerminal},
+    path::Path,
+};
 
 use clap::{ArgMatches, Command, parser::ValueSource};
 use serde::{Serialize, de::DeserializeOwned};
@@ -28,6 +36,14 @@ fn without_empty_variables(command: Command) -> Command {
 #[must_use]
 pub fn colours_allowed() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether stderr is a terminal on which a line can be written over.
+#[must_use]
+pub fn live_terminal() -> bool {
+    // Windows Terminal understands the sequences without being asked; older consoles do not.
+    let known = env::var_os("TERM").is_some_and(|term| term != "dumb") || env::var_os("WT_SESSION").is_some();
+    known && io::stderr().is_terminal()
 }
 
 /// The merged settings of one command, and where each came from.
@@ -103,13 +119,13 @@ impl Origin {
         Self { given: given.collect(), file: None }
     }
 
-    /// Which layer a setting came from; `None` for the file and for defaults.
+    /// Which layer a setting came from.
     #[must_use]
-    pub fn layer(&self, setting: &str) -> Option<Layer> {
-        match self.given.get(setting)? {
-            (ValueSource::CommandLine, _) => Some(Layer::Flag),
-            (ValueSource::EnvVariable, _) => Some(Layer::Environment),
-            _ => None,
+    pub fn layer(&self, setting: &str) -> Layer {
+        match self.given.get(setting) {
+            Some((ValueSource::CommandLine, _)) => Layer::Flag,
+            Some((ValueSource::EnvVariable, _)) => Layer::Environment,
+            _ => Layer::File,
         }
     }
 
@@ -130,13 +146,15 @@ impl Origin {
     }
 }
 
-/// A layer above the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a setting was made; the greater wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
-    /// On the command line.
-    Flag,
+    /// In the file, or nowhere.
+    File,
     /// In the environment.
     Environment,
+    /// On the command line.
+    Flag,
 }
 
 /// A setting with a value that cannot be used.
@@ -217,8 +235,7 @@ mod tests {
         assert_eq!(layers.settings.many, Some(vec!["c".to_owned()]));
         assert_eq!(layers.origin.name("listen-on"), "--listen-on");
         assert!(layers.origin.name("number").starts_with("number in /"));
-        assert_eq!(layers.origin.layer("listen-on"), Some(Layer::Flag));
-        assert_eq!(layers.origin.layer("number"), None);
+        assert!(layers.origin.layer("listen-on") > layers.origin.layer("number"));
     }
 
     #[test]

@@ -1,0 +1,31 @@
+//! Events as log lines, for services, containers and pipes.
+
+use tracing::{debug, info, warn};
+use tunnel::{config, event::Event};
+
+use super::Recipes;
+
+/// Logs an event. What comes with each request or heartbeat is `debug`.
+pub(crate) fn show(event: &Event, recipes: &Recipes) {
+    let upstream = config::origin(&recipes.upstream);
+    match event {
+        Event::Connecting { server, attempt } => info!(server = config::origin(server), attempt, "connecting"),
+        Event::Connected(connected) => {
+            let expires = connected.token_expires.map(|time| humantime::format_rfc3339_seconds(time).to_string());
+            info!(
+                user = ?connected.user, name = ?connected.name, url = config::origin(&connected.public_url),
+                upstream, token_expires = expires, "online",
+            );
+            for (variable, value) in Recipes::variables(connected) {
+                info!("callers: {variable}={value}");
+            }
+        }
+        Event::Disconnected { reason, retry_in } => warn!(?reason, ?retry_in, "offline"),
+        Event::Refused { code, message, retry_in } => warn!(?code, ?message, ?retry_in, "refused"),
+        Event::RoundTrip(rtt) => debug!(?rtt, "heartbeat"),
+        Event::UpstreamDown { error } => warn!(upstream, ?error, "the upstream does not answer; callers get 502"),
+        Event::UpstreamUp => info!(upstream, "the upstream answers"),
+        Event::Requests { in_flight, total } => debug!(in_flight, total, "requests"),
+        Event::Draining { in_flight } => info!(in_flight, "draining"),
+    }
+}
