@@ -1,0 +1,185 @@
+//! The keys that tokens are judged by, and which of them answers for a token.
+//!
+//! Owns the binding of a key to its one algorithm (RFC 8725 §3.1): the token's header selects a key, and then must
+//! say that key's algorithm. Nothing in a header is ever fetched, opened or trusted.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Header};
+use rustls::pki_types::{AlgorithmIdentifier, SubjectPublicKeyInfoDer, alg_id};
+use thiserror::Error;
+use tunnel_certs::pem::{self, PemError};
+
+use super::{AuthError, Secret};
+
+/// A public key and the algorithm that it is for: RSA of 2048 bits or more (RS256), P-256 (ES256), P-384 (ES384) or
+/// Ed25519 (`EdDSA`).
+#[derive(Clone)]
+pub struct PublicKey {
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+}
+
+/// A file without a usable public key. Displays as one line: the file, what is wrong, what to do.
+#[derive(Debug, Error)]
+pub enum PublicKeyError {
+    /// Not a PEM file with a public key or certificate.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// A key of another kind.
+    #[error(
+        "{} has a public key that cannot verify tokens here; RSA of 2048 bits or more, P-256, P-384 and Ed25519 can",
+        .0.display()
+    )]
+    Unsupported(PathBuf),
+}
+
+/// The kinds of key, by what stands in front of the key in its `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
+const KINDS: [(AlgorithmIdentifier, Algorithm, FromBits); 4] = [
+    (alg_id::RSA_ENCRYPTION, Algorithm::RS256, DecodingKey::from_rsa_der),
+    (alg_id::ECDSA_P256, Algorithm::ES256, DecodingKey::from_ec_der),
+    (alg_id::ECDSA_P384, Algorithm::ES384, DecodingKey::from_ec_der),
+    (alg_id::ED25519, Algorithm::EdDSA, DecodingKey::from_ed_der),
+];
+
+/// Makes a key of what follows.
+type FromBits = fn(&[u8]) -> DecodingKey;
+
+impl PublicKey {
+    /// The public key, or the key of the first certificate, in a PEM file.
+    pub fn read(path: &Path) -> Result<Self, PublicKeyError> {
+        let spki = pem::public_key(path)?;
+        Self::from_spki(&spki).ok_or_else(|| PublicKeyError::Unsupported(path.to_owned()))
+    }
+
+    /// A key in DER; `None` if it is none of the kinds above.
+    #[must_use]
+    pub fn from_spki(spki: &SubjectPublicKeyInfoDer<'_>) -> Option<Self> {
+        let (der::SEQUENCE, info, []) = der::element(spki)? else { return None };
+        let (der::SEQUENCE, kind, info) = der::element(info)? else { return None };
+        // A bit string starts with the number of bits to leave out at its end: none.
+        let (der::BIT_STRING, [0, key @ ..], []) = der::element(info)? else { return None };
+        let (_, algorithm, decoding) = KINDS.into_iter().find(|(id, ..)| id.as_ref() == kind)?;
+        let usable = match algorithm {
+            Algorithm::RS256 => rsa_bits(key)? >= 2048,
+            // 0x04: both coordinates follow, which is all that the verifier understands.
+            Algorithm::ES256 => key.len() == 65 && key[0] == 4,
+            Algorithm::ES384 => key.len() == 97 && key[0] == 4,
+            _ => key.len() == 32,
+        };
+        usable.then(|| Self { algorithm, decoding: decoding(key) })
+    }
+
+    /// The algorithm, as tokens name it.
+    #[must_use]
+    pub fn algorithm(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::RS256 => "RS256",
+            Algorithm::ES256 => "ES256",
+            Algorithm::ES384 => "ES384",
+            _ => "EdDSA",
+        }
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.algorithm())
+    }
+}
+
+/// Who answers for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The operator of this server, with the shared secret.
+    Secret,
+    /// The issuer, with its private key.
+    PublicKey,
+}
+
+/// A key, its one algorithm, and whose word it is.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) source: Source,
+    pub(super) algorithm: Algorithm,
+    pub(super) decoding: DecodingKey,
+}
+
+/// All keys.
+#[derive(Debug)]
+pub(super) struct Keys {
+    secret: Option<Key>,
+    public: Option<Key>,
+}
+
+impl Keys {
+    pub(super) fn new(secret: Option<&Secret>, public: Option<PublicKey>) -> Self {
+        let secret = secret.map(|secret| Key {
+            source: Source::Secret,
+            algorithm: Algorithm::HS256,
+            decoding: DecodingKey::from_secret(secret.bytes()),
+        });
+        let public = public.map(|public| Key {
+            source: Source::PublicKey,
+            algorithm: public.algorithm,
+            decoding: public.decoding,
+        });
+        Self { secret, public }
+    }
+
+    /// The one key that may answer for a token with this header.
+    pub(super) fn select(&self, header: &Header) -> Result<&Key, AuthError> {
+        if !header.kid.as_deref().is_none_or(is_label) {
+            return Err(AuthError::Invalid("the key id is no label"));
+        }
+        let key = if header.alg == Algorithm::HS256 { &self.secret } else { &self.public };
+        key.as_ref().filter(|key| key.algorithm == header.alg).ok_or(AuthError::Invalid("no key for this algorithm"))
+    }
+}
+
+/// Whether a key id could be a label that someone gave to a key: a number, a name, a hash in hex or either base64.
+///
+/// The keys here have no label, so a key id selects nothing; but one that is a path, an address or a query was made to
+/// attack whoever opens it, and no issuer of ours sends such.
+fn is_label(kid: &str) -> bool {
+    (1..=255).contains(&kid.len())
+        && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&byte))
+        && !kid.contains("..")
+        && !kid.contains("://")
+        && (!kid.starts_with('/') || kid.ends_with('=')) // base64 may start with a slash
+}
+
+/// The size of an RSA key (RFC 8017 §A.1.1): of its first number.
+fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let (der::SEQUENCE, numbers, []) = der::element(key)? else { return None };
+    let (der::INTEGER, modulus, _) = der::element(numbers)? else { return None };
+    let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+    Some(modulus.len() * 8 - modulus.first()?.leading_zeros() as usize)
+}
+
+/// As much of DER (X.690) as it takes to look into a public key.
+mod der {
+    pub(super) const INTEGER: u8 = 0x02;
+    pub(super) const BIT_STRING: u8 = 0x03;
+    pub(super) const SEQUENCE: u8 = 0x30;
+
+    /// The first element: its tag, its contents, and what follows it.
+    pub(super) fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+        let (&tag, input) = input.split_first()?;
+        let (&len, input) = input.split_first()?;
+        let (len, input) = match len {
+            0..=0x7f => (usize::from(len), input),
+            // The length itself takes one or two bytes: 64 KiB at most, and no key is as long.
+            0x81 | 0x82 => {
+                let (len, input) = input.split_at_checked(usize::from(len & 3))?;
+                (len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)), input)
+            }
+            _ => return None,
+        };
+        let (contents, rest) = input.split_at_checked(len)?;
+        Some((tag, contents, rest))
+    }
+}
