@@ -19,7 +19,7 @@ need() {
     have "$1" && return
     if have apt-get && [[ $(id -u) == 0 ]]; then
         say "    installing $2"
-        export DEBIAN_FRONTEND=noninteractive
+        export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # ask nothing, start no service
         { apt-get update && apt-get install -y --no-install-recommends "$2"; } </dev/null >"$CACHE/apt.log" 2>&1 || true
         hash -r
         have "$1" && return
@@ -36,6 +36,7 @@ WORK="" # a temporary folder, removed at the end
 
 # leave_nothing_behind: makes $WORK, and arranges that it and every program of `background` are gone when the script ends.
 leave_nothing_behind() {
+    unset "${!TUNNEL@}" # settings of tunneld and tunnel: here only flags count
     WORK="$(mktemp -d "${TMPDIR:-/tmp}/tunnel.XXXXXX")"
     trap stop_everything EXIT
     trap 'exit 130' INT
@@ -119,7 +120,8 @@ start_server() {
     CA="$WORK/certs/ca.pem"
     (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$WORK/secret")
     background "$WORK/tunneld.log" "$BIN/tunneld" serve --listen 127.0.0.1:0 \
-        --tls-cert "$WORK/certs/server.pem" --tls-key "$WORK/certs/server-key.pem" --jwt-secret-file "$WORK/secret" "$@"
+        --tls-cert "$WORK/certs/server.pem" --tls-key "$WORK/certs/server-key.pem" --jwt-secret-file "$WORK/secret" \
+        --log-level info "$@"
     SERVER=$STARTED
     wait_until 10 "$SERVER" port_in "$WORK/tunneld.log" >/dev/null || {
         cat "$WORK/tunneld.log" >&2
@@ -143,7 +145,7 @@ start_desktop() {
     shift 2
     token "$WORK/$user.token" "$user" --scope connect,proxy --ttl 12h
     background "$WORK/tunnel-$user.log" "$BIN/tunnel" connect --token-file "$WORK/$user.token" --server "$URL" \
-        --to "$upstream" --ca "$CA" "$@"
+        --to "$upstream" --ca "$CA" --log-level info "$@"
     DESKTOP=$STARTED
     wait_until 10 "$DESKTOP" connected "$user" || {
         cat "$WORK/tunnel-$user.log" >&2

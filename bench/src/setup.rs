@@ -67,7 +67,7 @@ impl Stage {
         serve.arg("--tls-cert").arg(self.path("server.pem")).arg("--tls-key").arg(self.path("server-key.pem"));
         serve.arg("--jwt-secret-file").arg(self.path("secret"));
         if arguments.no_access_log {
-            serve.args(["--log", "warn,tunneld::server=info"]);
+            serve.args(["--log-level", "warn,tunneld::server=info"]);
         }
         let mut server = Program::start(&mut serve, &self.path("tunneld.log"))?;
         self.port = server.wait_for(listening)?;
