@@ -69,7 +69,7 @@ impl ServerCerts {
         Ok(Arc::new(Self { cert, key, current }))
     }
 
-    /// Reads both files again. On an error, which a half-written pair also is, what was served stays.
+    /// Reads both files again, blocking. On an error, which a half-written pair also is, what was served stays.
     pub fn reload(&self) -> Result<Reload, ServerCertsError> {
         let fresh = read(&self.cert, &self.key)?;
         if fresh.cert == self.current().cert {

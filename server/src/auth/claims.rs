@@ -102,7 +102,7 @@ impl Claims {
     }
 }
 
-/// Refuses a name that occurs twice: the issuer and we must not read two different tokens (RFC 8725 §2.4, RFC 8259 §4).
+/// Refuses a name that occurs twice: the issuer and we must not read two different tokens (RFC 7519 §4).
 impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Once;

@@ -5,13 +5,13 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`config`] | what the operator chose: sources of trust, audience, who is let in |
-//! | [`secret`] | the shared secret (HS256) |
-//! | [`keys`] | public keys, and which key answers for a token |
-//! | [`claims`] | the claims of a token, typed strictly |
-//! | [`verify`] | every check on a token, in order |
-//! | [`cache`] | tokens verified before |
-//! | [`scope`] | what a token allows |
+//! | `config` | what the operator chose: sources of trust, audience, who is let in |
+//! | `secret` | the shared secret (HS256) |
+//! | `keys` | public keys, and which key answers for a token |
+//! | `claims` | the claims of a token, typed strictly |
+//! | `verify` | every check on a token, in order |
+//! | `cache` | tokens verified before |
+//! | `scope` | what a token allows |
 //! | [`mint`] | making a token with the shared secret |
 
 use std::{
@@ -25,7 +25,7 @@ use crate::id::UserId;
 
 mod cache;
 mod claims;
-pub mod config;
+mod config;
 mod keys;
 pub mod mint;
 mod scope;
