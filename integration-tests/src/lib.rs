@@ -15,6 +15,7 @@ pub mod background;
 pub mod binaries;
 pub mod body;
 pub mod caller;
+pub mod client;
 pub mod eventually;
 pub mod ollama;
 pub mod pattern;

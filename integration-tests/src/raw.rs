@@ -1,63 +1,93 @@
 //! An upstream that speaks whatever bytes a test writes: for answers that no HTTP library would send.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::eventually::with_deadline;
 
-/// A listener on a free port of the loopback interface, and nothing more.
+/// How a desktop looks whether an upstream is there.
+const LOOK: &str = "HEAD / ";
+
+/// A listener on a free port of the loopback interface that hands out connections with a request's head read.
+///
+/// It answers by itself only a desktop that looks whether it is there.
 #[derive(Debug)]
 pub struct RawUpstream {
-    listener: TcpListener,
+    addr: SocketAddr,
+    exchanges: mpsc::UnboundedReceiver<RawExchange>,
+    _accepting: AbortOnDropHandle<()>,
 }
 
 impl RawUpstream {
     /// Starts to listen, in the test's own runtime.
     pub async fn start() -> Self {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        Self { listener }
+        let addr = listener.local_addr().expect("a bound address");
+        let (sender, exchanges) = mpsc::unbounded_channel();
+        let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, sender)));
+        Self { addr, exchanges, _accepting: accepting }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.listener.local_addr().expect("a bound address")
+        self.addr
     }
 
-    /// The next connection.
-    pub async fn accept(&self) -> RawExchange {
-        let (stream, _peer) =
-            with_deadline("a connection to the raw upstream", self.listener.accept()).await.expect("a connection");
-        stream.set_nodelay(true).expect("an open socket");
-        RawExchange { stream, read: Vec::new() }
+    /// The next connection that brings a request.
+    pub async fn next(&mut self) -> RawExchange {
+        let exchange = with_deadline("a request at the raw upstream", self.exchanges.recv()).await;
+        exchange.expect("the raw upstream listens")
     }
 
-    /// Takes one connection, reads a request's head, and answers with `bytes`. The connection stays open.
-    pub async fn answer_once(&self, bytes: &[u8]) -> RawExchange {
-        let mut exchange = self.accept().await;
-        exchange.read_head().await;
+    /// Answers the next request with `bytes`. The connection stays open.
+    pub async fn answer_once(&mut self, bytes: &[u8]) -> RawExchange {
+        let mut exchange = self.next().await;
         exchange.write(bytes).await;
         exchange
+    }
+}
+
+async fn accept(listener: TcpListener, exchanges: mpsc::UnboundedSender<RawExchange>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _peer)) = listener.accept().await {
+        let exchanges = exchanges.clone();
+        connections.spawn(async move {
+            let mut exchange = RawExchange { head: String::new(), stream, read: Vec::new() };
+            let _best_effort = exchange.stream.set_nodelay(true);
+            match exchange.try_read_head().await {
+                Ok(head) if head.starts_with(LOOK) => {
+                    exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+                }
+                Ok(head) => {
+                    let _test_is_over = exchanges.send(RawExchange { head, ..exchange });
+                }
+                Err(_left) => {}
+            }
+        });
     }
 }
 
 /// One connection, in bytes.
 #[derive(Debug)]
 pub struct RawExchange {
+    /// The head of the first request, up to and with its empty line.
+    pub head: String,
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl RawExchange {
-    /// The head of the next request, up to and with its empty line.
+    /// The head of the next request on this connection.
     pub async fn read_head(&mut self) -> String {
-        let end = self.read_until(b"\r\n\r\n").await;
-        let head: Vec<u8> = self.read.drain(..end).collect();
-        String::from_utf8_lossy(&head).into_owned()
+        with_deadline("a head at the raw upstream", self.try_read_head()).await.expect("a whole head")
     }
 
     /// The next `length` bytes.
@@ -69,7 +99,7 @@ impl RawExchange {
     }
 
     /// Everything up to the caller's FIN; an error is a RST.
-    pub async fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+    pub async fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let rest = with_deadline("the caller of the raw upstream leaves", self.stream.read_to_end(&mut self.read));
         rest.await.map(|_length| std::mem::take(&mut self.read))
     }
@@ -84,12 +114,16 @@ impl RawExchange {
         self.stream.set_zero_linger().expect("an open socket");
     }
 
-    async fn read_until(&mut self, mark: &[u8]) -> usize {
+    async fn try_read_head(&mut self) -> io::Result<String> {
+        const END: &[u8] = b"\r\n\r\n";
         loop {
-            if let Some(at) = self.read.windows(mark.len()).position(|window| window == mark) {
-                return at + mark.len();
+            if let Some(at) = self.read.windows(END.len()).position(|window| window == END) {
+                let head: Vec<u8> = self.read.drain(..at + END.len()).collect();
+                return Ok(String::from_utf8_lossy(&head).into_owned());
             }
-            assert!(self.read_more().await, "the caller left in the middle of a head: {:?}", self.read);
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
     }
 

@@ -139,7 +139,7 @@ async fn a_killed_one_frees_its_port() {
 
 #[tokio::test]
 async fn raw_bytes_both_ways() {
-    let upstream = RawUpstream::start().await;
+    let mut upstream = RawUpstream::start().await;
     let caller = Caller::new("127.0.0.1", upstream.addr(), None);
     let (answer, ()) = tokio::join!(caller.raw(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nrest"), async {
         let mut exchange = upstream.answer_once(b"HTTP/9.9 teapot").await;

@@ -87,7 +87,14 @@ impl Played {
         with_deadline(&what, self.exchanges.recv()).await.expect("the fake Ollama runs")
     }
 
-    /// Whether a request waits.
+    /// The next request, answered with the head of a 200 of this media type.
+    pub async fn start_ok(&mut self, content_type: &str) -> Exchange {
+        let mut exchange = self.next().await;
+        exchange.start_ok(content_type);
+        exchange
+    }
+
+    /// Whether no request waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.exchanges.is_empty()
@@ -128,7 +135,7 @@ impl Ollama {
         Played { path: path.to_owned(), exchanges }
     }
 
-    /// Every request so far, oldest first.
+    /// Every request so far, oldest first, but for `HEAD /`: desktops look that way whether an upstream is there.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
         lock(&self.shared.received).clone()
@@ -213,7 +220,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, link: Link) -> 
         version: request.version(),
         headers: request.headers().clone(),
     };
-    lock(&shared.received).push(received.clone());
+    if received.method != Method::HEAD || received.target != "/" {
+        lock(&shared.received).push(received.clone());
+    }
     if !is_local(&received.headers) {
         let mut refusal = Response::new(body::empty());
         *refusal.status_mut() = StatusCode::FORBIDDEN;
