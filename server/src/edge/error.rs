@@ -19,7 +19,7 @@ use tunnel_frame::AbortCode;
 
 pub use self::code::ErrorCode;
 use self::{body::BodyShape, code::Retry};
-use crate::id::RequestId;
+use crate::{auth::AuthError, id::RequestId};
 
 /// Names the code of an error to programs, on every error response.
 pub const TUNNEL_ERROR: HeaderName = HeaderName::from_static("tunnel-error");
@@ -137,6 +137,22 @@ impl Refusal {
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
         Self::new(code)
+    }
+}
+
+/// What a caller is told when its token was not accepted. Pass it through
+/// [`Source::refuse`](super::credential::Source::refuse).
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Invalid(reason) => Self::new(ErrorCode::TokenInvalid).because(reason),
+            AuthError::Expired => Self::new(ErrorCode::TokenExpired),
+            AuthError::NotAllowed => Self::with_message(
+                ErrorCode::NotAllowed,
+                "This user may not use this server; ask its operator to be let in.",
+            ),
+            AuthError::KeysUnavailable => Self::new(ErrorCode::KeysUnavailable),
+        }
     }
 }
 
