@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(granted("x-a,x-b").as_deref(), Some("x-a,x-b"));
         assert_eq!(granted("x-a, a b"), None);
         assert_eq!(granted("x-a,,x-b"), None);
-        assert_eq!(granted(&"x,".repeat(MAX_ASKED_BYTES)), None);
+        assert_eq!(granted(&format!("{}x", "x,".repeat(MAX_ASKED_BYTES / 2))), None);
     }
 
     #[test]

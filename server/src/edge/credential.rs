@@ -207,6 +207,8 @@ mod tests {
         assert_eq!(found(&[("authorization", "Basic %%%")]), INVALID);
         assert_eq!(found(&[("authorization", &basic_of("token"))]), MISSING);
         assert_eq!(found(&[("authorization", &basic_of("token:"))]), MISSING);
+        let refusal = find(&map(&[("authorization", &basic_of("token:"))]), None).unwrap_err();
+        assert!(refusal.message().contains("without a password"));
         assert_eq!(found(&[("authorization", &basic_of("u:a\nb"))]), INVALID);
         assert_eq!(found_at(&[], "/t/é/x"), Err((ErrorCode::TokenInvalid, 403)));
     }

@@ -97,6 +97,8 @@ fn t23_connection_names_are_removed_and_cannot_protect() {
         ("authorization", "Bearer a"),
     ]));
     assert_eq!(headers, map(&[("x-four", "4")]));
+    let headers = from_desktop(map(&[("connection", "x-one, x-accel-buffering"), ("x-one", "1")]), "");
+    assert_eq!(headers, map(&ADDED));
 }
 
 #[test]
