@@ -89,7 +89,7 @@ impl RequestHead {
             let (tag, value) = field?;
             match tag {
                 tag::METHOD => {
-                    once(&mut method, Method::from_bytes(value).map_err(|_| FrameError::BadField("method"))?)?
+                    once(&mut method, Method::from_bytes(value).map_err(|_| FrameError::BadField("method"))?)?;
                 }
                 tag::TARGET => once(&mut target, text(value, "target")?)?,
                 tag::HEADER => get_header(&mut headers, value)?,

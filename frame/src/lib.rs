@@ -4,7 +4,8 @@
 //!
 //! 1. [`pipe`](mod@crate): a WebSocket as a byte pipe (binary messages), beside [`control`] messages (text).
 //! 2. [`driver`] and [`session`]: one yamux session on that pipe, its heartbeat, its [`close`].
-//! 3. [`codec`], [`head`] and [`abort`]: the binary framing of one request inside a [`stream`].
+//! 3. [`codec`], [`head`] and [`abort`]: the binary framing of one request inside a [`stream`]; [`hop`] says which headers
+//!    never enter it.
 //!
 //! [`limits`] has all numbers, [`policy`] the one list of inference endpoints that both ends consult. The bytes are
 //! described in `docs/protocol.md`.
@@ -15,6 +16,7 @@ pub mod codec;
 pub mod control;
 pub mod driver;
 pub mod head;
+pub mod hop;
 pub mod limits;
 mod pipe;
 pub mod policy;
@@ -28,7 +30,8 @@ pub use codec::{Decoder, Frame, FrameError};
 pub use control::{Control, Welcome};
 pub use driver::{Driver, Event, Role, session};
 pub use head::{BodySize, RequestHead, ResponseHead};
+pub use hop::strip_hop_by_hop;
 pub use pipe::websocket_config;
 pub use pulse::Pulse;
 pub use session::{OpenError, Session};
-pub use stream::{Cut, FrameReader, FrameWriter, SendError, Stream};
+pub use stream::{Cut, FrameReader, FrameWriter, SendError, Stream, Watcher};

@@ -82,6 +82,12 @@ impl Session {
         limits::STREAMS_OPEN - self.shared.permits.available_permits()
     }
 
+    /// Waits until no stream is open.
+    pub async fn idle(&self) {
+        let all = u32::try_from(limits::STREAMS_OPEN).expect("some hundreds");
+        _ = self.shared.permits.acquire_many(all).await;
+    }
+
     /// Sends a control message.
     pub fn send(&self, control: Control) {
         self.shared.tell_driver(|state| state.controls.push_back(control));

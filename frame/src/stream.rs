@@ -52,21 +52,28 @@ impl Stream {
     /// Splits the stream. It is reset when the last half is dropped.
     #[must_use]
     pub fn split(self) -> (FrameReader, FrameWriter) {
-        let shared = Arc::new(Shared { yamux: Mutex::new(self.yamux), _permit: self.permit });
+        let open = Open { yamux: self.yamux, _permit: self.permit };
+        let shared = Arc::new(Shared { open: Mutex::new(Some(open)) });
         let reader = FrameReader { shared: Arc::clone(&shared), decoder: Decoder::default(), packet: Bytes::new() };
         (reader, FrameWriter { shared, out: BytesMut::new() })
     }
 }
 
+/// What the halves share. `None` once the stream was reset from here.
 #[derive(Debug)]
 struct Shared {
-    yamux: Mutex<yamux::Stream>,
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    yamux: yamux::Stream,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, yamux::Stream> {
-        self.yamux.lock().expect("no panic while a stream is locked")
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().expect("no panic while a stream is locked")
     }
 }
 
@@ -88,7 +95,11 @@ impl FrameReader {
             if let Some(frame) = self.decoder.decode(&mut self.packet)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            match ready!(Pin::new(&mut *self.shared.lock()).poll_next(cx)) {
+            let next = match &mut *self.shared.lock() {
+                Some(open) => ready!(Pin::new(&mut open.yamux).poll_next(cx)),
+                None => None,
+            };
+            match next {
                 Some(Ok(packet)) => self.packet = Bytes::from_owner(packet),
                 Some(Err(_)) | None => return Poll::Ready(Ok(None)),
             }
@@ -103,11 +114,28 @@ impl FrameReader {
         poll_fn(|cx| self.poll_frame(cx)).await
     }
 
+    /// A way to look at the stream, or to end it, while someone else has the halves.
+    #[must_use]
+    pub fn watcher(&self) -> Watcher {
+        Watcher(Arc::clone(&self.shared))
+    }
+}
+
+/// Looks at a stream from outside. It counts as a half: the stream is reset only when it is gone too.
+#[derive(Debug)]
+pub struct Watcher(Arc<Shared>);
+
+impl Watcher {
     /// Whether the stream was reset by the other side, or the tunnel is gone. Unlike reading, this looks past bytes
     /// that nobody has taken yet.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.shared.lock().is_closed()
+        self.0.lock().as_ref().is_none_or(|open| open.yamux.is_closed())
+    }
+
+    /// Resets the stream now, whoever holds its halves and whether or not they are polled.
+    pub fn reset(&self) {
+        drop(self.0.lock().take());
     }
 }
 
@@ -129,13 +157,22 @@ impl FrameWriter {
         codec::encode(frame, &mut self.out).inspect_err(|_| self.out.truncate(before))
     }
 
+    /// Bytes that are queued.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.out.len()
+    }
+
     /// Hands what is queued to yamux; pending while the peer gives no credit.
     ///
     /// # Errors
     /// Nobody reads it any more.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         while !self.out.is_empty() {
-            let n = ready!(Pin::new(&mut *self.shared.lock()).poll_write(cx, &self.out)).map_err(|_| Cut)?;
+            let n = match &mut *self.shared.lock() {
+                Some(open) => ready!(Pin::new(&mut open.yamux).poll_write(cx, &self.out)).map_err(|_| Cut)?,
+                None => return Poll::Ready(Err(Cut)),
+            };
             self.out.advance(n);
         }
         Poll::Ready(Ok(()))

@@ -1,4 +1,24 @@
-//! placeholder
+//! The server of the tunnel.
+//!
+//! A request's way through the modules, top to bottom:
+//!
+//! ```text
+//! listener  accept, TLS, HTTP/1.1 and HTTP/2
+//!   edge    routes, checks, credentials, errors, headers in both directions, CORS, access log
+//!     auth      whose token is this, and what may it do            (knows no HTTP server)
+//!     registry  which desktop of that user                         (knows no HTTP server)
+//!     proxy     one request over one stream of that tunnel
+//! tunnel    the desktops' side: upgrade, welcome, drain, expiry    (never imports proxy)
+//! ```
+//!
+//! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers.
+
 pub mod auth;
+pub mod config;
 pub mod edge;
 pub mod id;
+mod listener;
+pub mod proxy;
+pub mod registry;
+pub mod server;
+mod tunnel;

@@ -1,0 +1,343 @@
+//! The life of a client: dial, serve, and dial again until told to stop or refused for good.
+//!
+//! One loop in [`Client::run`]. Each tunnel is a task of its own, so that an old one can finish its streams while a
+//! new one already stands.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_tungstenite::WebSocketStream;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+use tunnel_certs::client::ClientTlsError;
+use tunnel_frame::{
+    AbortCode, Close, CloseCode, Control, Driver, Ended, Event as TunnelEvent, Pulse, Role, Session, Welcome,
+    policy::Policy,
+};
+use url::Url;
+
+use crate::{
+    backoff::Backoff,
+    config::{Config, NoServer},
+    dial::{DialError, Dialer, Refusal, Transport},
+    event::{Connected, Event},
+    stream::{self, Outcome, Service},
+    token::{Token, TokenError},
+    upstream::Upstream,
+};
+
+/// How long requests in flight may take to finish when the client stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often a refusal is tried again once the server had accepted this desktop.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often the round-trip time is looked at.
+const LOOK_AT_RTT: Duration = Duration::from_secs(5);
+
+/// A client, configured and not yet connected.
+pub struct Client {
+    config: Config,
+    dialer: Dialer,
+    shared: Arc<Shared>,
+    /// One task per tunnel, and one per request.
+    tunnels: TaskTracker,
+    streams: TaskTracker,
+}
+
+/// Why a client cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// No roots of trust.
+    #[error(transparent)]
+    Tls(#[from] ClientTlsError),
+}
+
+/// Why a client stopped although nobody told it to.
+#[derive(Debug, Error)]
+pub enum Final {
+    /// The server refused this desktop for good.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no token to connect with.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// There is no server to connect to.
+    #[error(transparent)]
+    NoServer(#[from] NoServer),
+}
+
+/// What the tasks of a client share.
+struct Shared {
+    service: Arc<Service>,
+    events: Box<dyn Fn(Event) + Send + Sync>,
+    in_flight: AtomicUsize,
+    total: AtomicU64,
+    upstream_down: AtomicBool,
+}
+
+/// What the loop needs to know between two dials.
+#[derive(Default)]
+struct Progress {
+    backoff: Backoff,
+    /// The server has accepted this process before: a refusal may pass.
+    accepted: bool,
+}
+
+/// Why a tunnel is no longer the one that takes requests.
+enum Over {
+    /// It ended.
+    Ended(Ended),
+    /// The server drains it: connect anew first, it finishes by itself.
+    Drained,
+    /// The client was told to stop.
+    Shutdown,
+}
+
+impl Client {
+    /// A client for this configuration. `events` is told what happens; it must not block.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn new(config: Config, events: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, StartError> {
+        let dialer = Dialer::new(tunnel_certs::client::config(config.ca.as_deref())?);
+        let service = Service { upstream: Upstream::new(&config.to), policy: Policy::new(config.allow.clone()) };
+        let shared = Shared {
+            service: Arc::new(service),
+            events: Box::new(events),
+            in_flight: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            upstream_down: AtomicBool::new(false),
+        };
+        Ok(Self { config, dialer, shared: Arc::new(shared), tunnels: TaskTracker::new(), streams: TaskTracker::new() })
+    }
+
+    /// Runs until `shutdown` resolves and the requests in flight are answered.
+    ///
+    /// # Errors
+    /// See [`Final`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Final> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut progress = Progress::default();
+        self.shared.clone().look_at_upstream().await;
+        loop {
+            let dialled = tokio::select! {
+                dialled = self.dial(&progress) => dialled,
+                () = &mut shutdown => return Ok(()),
+            };
+            let wait = match dialled {
+                Ok((ws, server, token)) => {
+                    let since = Instant::now();
+                    let over = self.serve(ws, &server, &token, &mut progress, shutdown.as_mut()).await;
+                    progress.backoff.lasted(since.elapsed());
+                    match over {
+                        Over::Shutdown => return Ok(()),
+                        Over::Drained => continue,
+                        Over::Ended(ended) => self.ended(&ended, &mut progress)?,
+                    }
+                }
+                Err(failure) => self.failed(failure, &mut progress)?,
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = &mut shutdown => return Ok(()),
+            }
+        }
+    }
+
+    async fn dial(&self, progress: &Progress) -> Result<(WebSocketStream<Pulse<Transport>>, Url, Token), DialFailure> {
+        let token = self.config.token.read()?;
+        let server = self.config.server_for(&token)?;
+        self.shared.tell(Event::Connecting { server: server.clone(), attempt: progress.backoff.failures() + 1 });
+        let ws = self.dialer.dial(&server, &token, &self.config.name_for(&token)).await?;
+        Ok((ws, server, token))
+    }
+
+    /// Serves one tunnel until it is no longer the one that takes requests.
+    async fn serve(
+        &self,
+        ws: WebSocketStream<Pulse<Transport>>,
+        server: &Url,
+        token: &Token,
+        progress: &mut Progress,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Over {
+        let (session, driver) = tunnel_frame::session(ws, Role::Desktop);
+        let (controls, mut control) = mpsc::unbounded_channel();
+        let tunnel = self.tunnels.spawn(drive(Arc::clone(&self.shared), driver, controls, self.streams.clone()));
+        let mut rtt = None;
+        let mut look = interval(LOOK_AT_RTT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(control) = control.recv() => match control {
+                    Control::Welcome(welcome) => {
+                        progress.accepted = true;
+                        self.shared.tell(Event::Connected(connected(welcome, server, token)));
+                    }
+                    Control::Drain { reason } => {
+                        debug!(reason, "the server drains this tunnel");
+                        return Over::Drained;
+                    }
+                    Control::Bye { code, message } => debug!(code, message, "the server says bye"),
+                    Control::Unknown => {}
+                },
+                () = session.over() => {
+                    _ = tunnel.await;
+                    let gone = || Ended::Lost("the tunnel's task failed".into());
+                    return Over::Ended(session.ended().cloned().unwrap_or_else(gone));
+                }
+                _ = look.tick() => {
+                    if session.rtt() != rtt {
+                        rtt = session.rtt();
+                        if let Some(rtt) = rtt {
+                            self.shared.tell(Event::RoundTrip(rtt));
+                        }
+                    }
+                }
+                () = &mut shutdown => {
+                    self.drain(&session).await;
+                    return Over::Shutdown;
+                }
+            }
+        }
+    }
+
+    /// Takes no new requests, lets those in flight finish, and closes.
+    async fn drain(&self, session: &Session) {
+        session.send(Control::Drain { reason: "the client stops".into() });
+        self.shared.tell(Event::Draining { in_flight: self.shared.in_flight.load(Ordering::Relaxed) });
+        self.streams.close();
+        _ = timeout(DRAIN_WITHIN, self.streams.wait()).await;
+        session.close(Close::new(CloseCode::Normal, "the client stops"));
+        self.tunnels.close();
+        self.tunnels.wait().await;
+    }
+
+    /// What to do after the end of a tunnel: the wait before the next dial.
+    fn ended(&self, ended: &Ended, progress: &mut Progress) -> Result<Duration, Final> {
+        if let Ended::There(Close { code: CloseCode::TokenRevoked, message }) = ended {
+            return Err(Refusal { code: "token_revoked".into(), message: message.clone() }.into());
+        }
+        let retry_in = progress.backoff.failed();
+        self.shared.tell(Event::Disconnected { reason: ended.to_string(), retry_in });
+        Ok(retry_in)
+    }
+
+    /// What to do after a dial that brought no tunnel: the wait before the next one.
+    fn failed(&self, failure: DialFailure, progress: &mut Progress) -> Result<Duration, Final> {
+        let reason = match failure {
+            DialFailure::Dial(DialError::Refused(refusal)) if progress.accepted => {
+                let Refusal { code, message } = refusal;
+                self.shared.tell(Event::Refused { code, message, retry_in: REFUSED_AGAIN });
+                return Ok(REFUSED_AGAIN);
+            }
+            DialFailure::Dial(DialError::Refused(refusal)) => return Err(refusal.into()),
+            DialFailure::Dial(DialError::Unreachable(reason)) => reason,
+            // A token file may be in the middle of being replaced.
+            DialFailure::Token(error) if progress.accepted => error.to_string(),
+            DialFailure::Token(error) => return Err(error.into()),
+            DialFailure::NoServer(error) => return Err(error.into()),
+        };
+        let retry_in = progress.backoff.failed();
+        self.shared.tell(Event::Disconnected { reason, retry_in });
+        Ok(retry_in)
+    }
+}
+
+/// Why a dial brought no tunnel.
+#[derive(Debug, Error)]
+enum DialFailure {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    NoServer(#[from] NoServer),
+}
+
+fn connected(welcome: Welcome, server: &Url, token: &Token) -> Connected {
+    Connected {
+        user: welcome.user,
+        name: welcome.name,
+        public_url: Url::parse(&welcome.url).unwrap_or_else(|_| server.clone()),
+        token_expires: token.claims().expires(),
+    }
+}
+
+/// Runs a tunnel; each of its streams is a task of the client.
+async fn drive(
+    shared: Arc<Shared>,
+    driver: Driver<Transport>,
+    controls: mpsc::UnboundedSender<Control>,
+    streams: TaskTracker,
+) {
+    let ended = driver
+        .run(|event| match event {
+            TunnelEvent::Stream(stream) => _ = streams.spawn(shared.clone().answer(stream)),
+            TunnelEvent::Control(control) => _ = controls.send(control),
+        })
+        .await;
+    debug!(%ended, "tunnel ended");
+}
+
+impl Shared {
+    fn tell(&self, event: Event) {
+        (self.events)(event);
+    }
+
+    async fn answer(self: Arc<Self>, stream: tunnel_frame::Stream) {
+        let _counted = InFlight::new(Arc::clone(&self));
+        match stream::serve(Arc::clone(&self.service), stream).await {
+            Outcome::Answered => self.upstream_is(None),
+            Outcome::Aborted(abort) if abort.code == AbortCode::UpstreamUnreachable => {
+                self.upstream_is(Some(abort.message));
+            }
+            Outcome::Aborted(_) | Outcome::Cut => {}
+        }
+    }
+
+    async fn look_at_upstream(self: Arc<Self>) {
+        self.upstream_is(self.service.upstream.probe().await.err());
+    }
+
+    /// Notes whether the upstream answers; told only when that changes.
+    fn upstream_is(&self, down: Option<String>) {
+        let was_down = self.upstream_down.swap(down.is_some(), Ordering::Relaxed);
+        match down {
+            Some(error) if !was_down => self.tell(Event::UpstreamDown { error }),
+            None if was_down => self.tell(Event::UpstreamUp),
+            _ => {}
+        }
+    }
+}
+
+/// Counts a request while it lives.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn new(shared: Arc<Shared>) -> Self {
+        let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        let total = shared.total.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.tell(Event::Requests { in_flight, total });
+        Self(shared)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let in_flight = self.0.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.0.tell(Event::Requests { in_flight, total: self.0.total.load(Ordering::Relaxed) });
+    }
+}

@@ -1,0 +1,201 @@
+//! From a URL and a token to a WebSocket on which the server has accepted the token.
+//!
+//! Owns TCP, TLS and the upgrade, under one deadline. The token is sent only after the server has proved its name.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Response, header};
+use rustls::{ClientConfig, pki_types::ServerName};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Error as WsError, client::IntoClientRequest},
+};
+use tokio_util::either::Either;
+use tunnel_frame::{Pulse, limits};
+use url::Url;
+use uuid::Uuid;
+
+use crate::{net, token::Token};
+
+/// The server's path for desktops.
+const PATH: &str = "/ws/tunnel";
+
+/// TCP, TLS and upgrade together.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Plaintext that rustls holds before a write waits; more would delay tokens behind bulk.
+const TLS_BUFFER: usize = 16 * 1024;
+
+/// What carries a tunnel.
+pub(crate) type Transport = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// Dials servers, always as the same instance.
+pub(crate) struct Dialer {
+    tls: Arc<ClientConfig>,
+    /// Tells the server that a reconnect replaces its predecessor. UUIDv7: sorts by the start of the process.
+    instance: Uuid,
+}
+
+/// Why there is no tunnel.
+#[derive(Debug, Error)]
+pub(crate) enum DialError {
+    /// The server answered, and said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The server was not reached, or cannot take tunnels now: worth trying again.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// The server's no, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message} ({code})")]
+pub struct Refusal {
+    /// The code of the error table, such as `token_expired`; `http_404` if the answer is not one of ours.
+    pub code: String,
+    /// One sentence that says what to do.
+    pub message: String,
+}
+
+impl Dialer {
+    pub(crate) fn new(tls: ClientConfig) -> Self {
+        Self { tls: Arc::new(tls), instance: Uuid::now_v7() }
+    }
+
+    /// Connects to `server` as the desktop `name`.
+    pub(crate) async fn dial(
+        &self,
+        server: &Url,
+        token: &Token,
+        name: &str,
+    ) -> Result<WebSocketStream<Pulse<Transport>>, DialError> {
+        timeout(WITHIN, self.upgrade(server, token, name))
+            .await
+            .unwrap_or_else(|_| Err(unreachable(format!("no answer within {} s", WITHIN.as_secs()))))
+    }
+
+    async fn upgrade(
+        &self,
+        server: &Url,
+        token: &Token,
+        name: &str,
+    ) -> Result<WebSocketStream<Pulse<Transport>>, DialError> {
+        let transport = self.connect(server).await?;
+        let request = self.request(server, token, name)?;
+        let config = Some(tunnel_frame::websocket_config());
+        match client_async_with_config(request, Pulse::new(transport), config).await {
+            Ok((ws, _)) => Ok(ws),
+            Err(WsError::Http(response)) => Err(refused(&response)),
+            Err(WsError::Protocol(error)) => Err(unreachable(format!("the server does not speak WebSocket: {error}"))),
+            Err(error) => Err(unreachable(error.to_string())),
+        }
+    }
+
+    async fn connect(&self, server: &Url) -> Result<Transport, DialError> {
+        let host = server.host_str().unwrap_or_default();
+        let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = server.port_or_known_default().unwrap_or(443);
+        let stream = TcpStream::connect((bare_host, port))
+            .await
+            .map_err(|error| unreachable(format!("cannot connect to {host}:{port}: {error}")))?;
+        net::tune(&stream);
+        if server.scheme() == "http" {
+            return Ok(Either::Left(stream));
+        }
+        let name = ServerName::try_from(bare_host.to_owned())
+            .map_err(|_| unreachable(format!("{host} is not a host name that a certificate can be for")))?;
+        let limit = |connection: &mut rustls::ClientConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
+        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect_with(name, stream, limit);
+        tls.await.map(Either::Right).map_err(|error| unreachable(tls_sentence(&error)))
+    }
+
+    fn request(&self, server: &Url, token: &Token, name: &str) -> Result<http::Request<()>, DialError> {
+        let scheme = if server.scheme() == "http" { "ws" } else { "wss" };
+        let authority = &server[url::Position::BeforeHost..url::Position::BeforePath];
+        let mut request = format!("{scheme}://{authority}{PATH}")
+            .into_client_request()
+            .map_err(|error| unreachable(format!("{server} is no server: {error}")))?;
+        let value = |text: &str| {
+            HeaderValue::from_str(text).map_err(|_| unreachable("a name or token cannot stand in a header".into()))
+        };
+        let mut bearer = value(&format!("Bearer {}", token.secret()))?;
+        bearer.set_sensitive(true);
+        let headers = request.headers_mut();
+        headers.insert(header::AUTHORIZATION, bearer);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(limits::SUBPROTOCOL));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("tunnel/", env!("CARGO_PKG_VERSION"))));
+        headers.insert("tunnel-name", value(name)?);
+        headers.insert("tunnel-instance", value(&self.instance.to_string())?);
+        Ok(request)
+    }
+}
+
+fn unreachable(reason: String) -> DialError {
+    DialError::Unreachable(reason)
+}
+
+fn tls_sentence(error: &io::Error) -> String {
+    tunnel_certs::client::explain(error).unwrap_or_else(|| format!("the connection broke off: {error}"))
+}
+
+/// An HTTP answer instead of an upgrade. 4xx is a refusal; everything else may pass.
+fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {
+    #[derive(Deserialize)]
+    struct ErrorBody {
+        error: String,
+    }
+    let status = response.status();
+    let ours = response.headers().get("tunnel-error").and_then(|code| code.to_str().ok());
+    let told = response.body().as_deref().and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());
+    let message = told.map_or_else(
+        || format!("the server answered {status} instead of a tunnel; is this the address of a tunneld?"),
+        |body| body.error,
+    );
+    if status.is_client_error() && status != http::StatusCode::TOO_MANY_REQUESTS {
+        let code = ours.map_or_else(|| format!("http_{}", status.as_u16()), str::to_owned);
+        DialError::Refused(Refusal { code, message })
+    } else {
+        unreachable(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: Option<&str>, body: &str) -> DialError {
+        let mut response = Response::builder().status(status);
+        if let Some(code) = code {
+            response = response.header("Tunnel-Error", code);
+        }
+        refused(&response.body(Some(body.into())).unwrap())
+    }
+
+    #[test]
+    fn a_no_is_repeated_in_the_servers_words() {
+        let DialError::Refused(refusal) =
+            answer(401, Some("token_expired"), r#"{"error":"Mint a new one.","code":"x"}"#)
+        else {
+            panic!("not a refusal");
+        };
+        assert_eq!(refusal.to_string(), "Mint a new one. (token_expired)");
+    }
+
+    #[test]
+    fn a_stranger_is_named_as_such() {
+        let DialError::Refused(refusal) = answer(404, None, "<html>") else { panic!("not a refusal") };
+        assert_eq!(refusal.code, "http_404");
+        assert!(refusal.message.contains("is this the address of a tunneld?"));
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        for status in [200, 302, 429, 500, 502, 503] {
+            assert!(matches!(answer(status, None, ""), DialError::Unreachable(_)), "{status}");
+        }
+    }
+}

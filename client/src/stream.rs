@@ -1,0 +1,247 @@
+//! One request, from the stream that brings it to the last byte of its answer.
+//!
+//! Reads top to bottom: accept, read the head, ask the policy, ask the upstream, relay. At every point where it waits
+//! it also watches the stream, so that a caller who leaves frees the upstream at once.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tracing::{Instrument, debug, debug_span};
+use tunnel_frame::{
+    Abort, AbortCode, BodySize, Cut, Frame, FrameReader, FrameWriter, RequestHead, ResponseHead, Stream, Watcher,
+    limits, policy::Policy, strip_hop_by_hop,
+};
+
+use crate::{
+    body::{BodyProgress, RequestBody},
+    upstream::{Upstream, innermost},
+};
+
+/// How often a stream is looked at while the upstream takes no bytes of the body, when nothing else would tell that
+/// the caller has left.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The server enforces the deadline and resets the stream. This much later it is enforced here, in case it does not.
+const DEADLINE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a stream may take to bring its head.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// What every stream needs.
+pub(crate) struct Service {
+    pub(crate) upstream: Upstream,
+    pub(crate) policy: Policy,
+}
+
+/// How a stream ended, for whoever shows the upstream's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The upstream's answer was relayed, whatever its status.
+    Answered,
+    /// The upstream failed, or was not asked.
+    Aborted(Abort),
+    /// The caller, or the tunnel, is gone.
+    Cut,
+}
+
+/// Answers one stream.
+pub(crate) async fn serve(service: Arc<Service>, stream: Stream) -> Outcome {
+    let (mut reader, mut writer) = stream.split();
+    // At once, long before the upstream answers: yamux allows 256 streams that are not acknowledged, and the server
+    // takes it as a sign of life.
+    if writer.send(&Frame::Accept).await.is_err() {
+        return Outcome::Cut;
+    }
+    let head = match timeout(HEAD_WITHIN, reader.frame()).await {
+        Ok(Ok(Some(Frame::Request(head)))) => *head,
+        Ok(Ok(None)) => return Outcome::Cut,
+        Ok(Ok(Some(_)) | Err(_)) | Err(_) => {
+            let abort = Abort::new(AbortCode::BadRequest, "a stream must begin with a request head");
+            return fail(&mut writer, abort).await;
+        }
+    };
+    let span = debug_span!("request", id = head.request_id, method = %head.method);
+    let within = head.deadline + DEADLINE_GRACE;
+    let exchange = exchange(&service, head, reader, &mut writer).instrument(span.clone());
+    let result = timeout(within, exchange).await.unwrap_or_else(|_| {
+        Err(Failure::Abort(Abort::new(AbortCode::DeadlineExceeded, "the deadline passed at the desktop")))
+    });
+    match result {
+        Ok(()) => Outcome::Answered,
+        Err(Failure::Cut) => Outcome::Cut,
+        Err(Failure::Abort(abort)) => {
+            span.in_scope(|| debug!(%abort, "request failed"));
+            fail(&mut writer, abort).await
+        }
+    }
+}
+
+/// Why an exchange ended early.
+enum Failure {
+    Abort(Abort),
+    Cut,
+}
+
+impl From<Cut> for Failure {
+    fn from(Cut: Cut) -> Self {
+        Self::Cut
+    }
+}
+
+impl From<Abort> for Failure {
+    fn from(abort: Abort) -> Self {
+        Self::Abort(abort)
+    }
+}
+
+async fn fail(writer: &mut FrameWriter, abort: Abort) -> Outcome {
+    if writer.queue(&Frame::Abort(abort.clone())).is_ok() {
+        // A peer that gives no credit for this learns it from the reset.
+        _ = timeout(LOOK_EVERY, writer.flush()).await;
+    }
+    Outcome::Aborted(abort)
+}
+
+async fn exchange(
+    service: &Service,
+    mut head: RequestHead,
+    reader: FrameReader,
+    writer: &mut FrameWriter,
+) -> Result<(), Failure> {
+    if !service.policy.allows(&head.method, &head.target) {
+        return Err(Abort::new(AbortCode::NotAllowed, "this desktop does not allow this request").into());
+    }
+    let method = head.method.clone();
+    let expects_continue = head.headers.remove(header::EXPECT).is_some();
+    let mut watch = Watch { probe: reader.watcher(), reader: None, finished: None };
+    let (body, begun) = if head.body == BodySize::Empty {
+        watch.reader = Some(reader);
+        (RequestBody::empty(), None)
+    } else {
+        let (body, BodyProgress { begun, finished }) = RequestBody::from_stream(reader, head.body);
+        watch.finished = Some(finished);
+        (body, expects_continue.then_some(begun))
+    };
+    let response = {
+        let mut sending = std::pin::pin!(service.upstream.send(head, body));
+        if let Some(begun) = begun {
+            tokio::select! {
+                biased;
+                () = watch.cut() => return Err(Failure::Cut),
+                Ok(()) = begun => writer.send(&Frame::Continue).await.map_err(|_| Failure::Cut)?,
+                // Answered without a look at the body.
+                response = &mut sending => return relay(&method, response?, &mut watch, writer).await,
+            }
+        }
+        tokio::select! {
+            biased;
+            response = sending => response?,
+            () = watch.cut() => return Err(Failure::Cut),
+        }
+    };
+    relay(&method, response, &mut watch, writer).await
+}
+
+/// Relays a response as it comes. What is ready together leaves together; nothing waits for more.
+async fn relay(
+    method: &Method,
+    response: Response<Incoming>,
+    watch: &mut Watch,
+    writer: &mut FrameWriter,
+) -> Result<(), Failure> {
+    let (parts, mut body) = response.into_parts();
+    let head = response_head(method, parts.status, parts.headers, &body);
+    let too_large = |_| Abort::new(AbortCode::UpstreamError, "the upstream's head is too large");
+    writer.queue(&Frame::Response(Box::new(head))).map_err(too_large)?;
+    loop {
+        let next = if let Some(next) = body.frame().now_or_never() {
+            next
+        } else {
+            writer.flush().await?;
+            tokio::select! {
+                biased;
+                next = body.frame() => next,
+                () = watch.cut() => return Err(Failure::Cut),
+            }
+        };
+        match next {
+            Some(Ok(frame)) => send_data(writer, frame.into_data().unwrap_or_default()).await?, // trailers do not cross
+            Some(Err(error)) => {
+                writer.flush().await?;
+                return Err(Abort::new(AbortCode::UpstreamError, innermost(&error)).into());
+            }
+            None => {
+                writer.queue(&Frame::End).expect("an end frame is always accepted");
+                return Ok(writer.flush().await?);
+            }
+        }
+    }
+}
+
+/// Queues a small piece behind what is already queued; sends when there is a chunk's worth.
+async fn send_data(writer: &mut FrameWriter, bytes: Bytes) -> Result<(), Cut> {
+    if bytes.len() + writer.queued() < limits::CHUNK_SENT && !bytes.is_empty() {
+        writer.queue(&Frame::Chunk(bytes)).expect("a chunk of this size is always accepted");
+        return Ok(());
+    }
+    writer.send_bytes(bytes).await
+}
+
+fn response_head(method: &Method, status: StatusCode, mut headers: HeaderMap, body: &Incoming) -> ResponseHead {
+    let announced = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    let size = if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        announced().map_or(BodySize::Empty, BodySize::Known)
+    } else if status == StatusCode::NO_CONTENT {
+        BodySize::Empty
+    } else {
+        body.size_hint().exact().map_or(BodySize::Unknown, BodySize::Known)
+    };
+    strip_hop_by_hop(&mut headers);
+    ResponseHead { status, headers, body: size }
+}
+
+/// Notices that the stream was cut, whoever has the reader.
+struct Watch {
+    probe: Watcher,
+    /// Here while there is no body, and again when the body is complete.
+    reader: Option<FrameReader>,
+    /// Brings the reader back.
+    finished: Option<oneshot::Receiver<FrameReader>>,
+}
+
+impl Watch {
+    /// Resolves when the stream was cut, or when the server sends what it must not. Cancel safe.
+    async fn cut(&mut self) {
+        loop {
+            if let Some(reader) = &mut self.reader {
+                match reader.frame().await {
+                    Ok(Some(Frame::End)) => {} // of a request without a body
+                    _ => return,
+                }
+            } else if let Some(finished) = &mut self.finished {
+                tokio::select! {
+                    biased;
+                    reader = finished => {
+                        self.reader = reader.ok();
+                        self.finished = None;
+                    }
+                    () = sleep(LOOK_EVERY) => if self.probe.is_cut() { return },
+                }
+            } else {
+                // The upstream answered without taking the whole body; hyper has dropped it.
+                sleep(LOOK_EVERY).await;
+                if self.probe.is_cut() {
+                    return;
+                }
+            }
+        }
+    }
+}

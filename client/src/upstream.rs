@@ -1,0 +1,116 @@
+//! The upstream: the HTTP server behind this client, and the only address that it ever asks.
+//!
+//! Owns the pool of connections and how a head from the wire becomes a request. Nothing from the wire chooses a host;
+//! redirects are not followed.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response, Uri, header, uri::PathAndQuery};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tunnel_frame::{Abort, AbortCode, BodySize, RequestHead, strip_hop_by_hop};
+use url::Url;
+
+use crate::{body::RequestBody, config::origin};
+
+/// An upstream may close an idle connection at any moment (llama-server: 5 s); one that is used sooner is alive.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// An upstream on this machine accepts at once or not at all; one on the local network may take a retransmission.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+
+/// Bytes that a connection buffers in each direction; hyper's default is 400 KiB.
+const BUFFER: usize = 64 * 1024;
+
+/// What the upstream must not see although the server may have let it through: Ollama answers an Origin that it does
+/// not know with 403, and credentials are not for it.
+const NOT_FOR_UPSTREAM: [header::HeaderName; 7] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::ORIGIN,
+    header::PROXY_AUTHORIZATION,
+    header::REFERER,
+];
+
+/// The HTTP server that answers the requests.
+pub(crate) struct Upstream {
+    origin: String,
+    client: Client<HttpConnector, RequestBody>,
+}
+
+impl Upstream {
+    /// An upstream at the scheme and authority of `to`. Connects to nothing yet.
+    pub(crate) fn new(to: &Url) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_WITHIN));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http1_max_buf_size(BUFFER)
+            .build(connector);
+        Self { origin: origin(to), client }
+    }
+
+    /// Sends a request and waits for the head of the final response.
+    ///
+    /// A pooled connection that turns out to be dead before anything was sent is replaced once by the pool.
+    pub(crate) async fn send(&self, head: RequestHead, body: RequestBody) -> Result<Response<Incoming>, Abort> {
+        let request = self.request(head, body)?;
+        self.client.request(request).await.map_err(|error| {
+            let code = if error.is_connect() { AbortCode::UpstreamUnreachable } else { AbortCode::UpstreamError };
+            Abort::new(code, innermost(&error))
+        })
+    }
+
+    /// Whether something listens there; the reason if not.
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        let head = RequestHead {
+            method: http::Method::HEAD,
+            target: "/".into(),
+            headers: HeaderMap::new(),
+            deadline: CONNECT_WITHIN,
+            request_id: String::new(),
+            scope: 0,
+            body: BodySize::Empty,
+        };
+        match tokio::time::timeout(CONNECT_WITHIN, self.send(head, RequestBody::empty())).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(abort)) => Err(abort.message),
+            Err(_) => Err(format!("no answer within {} s", CONNECT_WITHIN.as_secs())),
+        }
+    }
+
+    fn request(&self, head: RequestHead, body: RequestBody) -> Result<Request<RequestBody>, Abort> {
+        let bad = |_| Abort::new(AbortCode::BadRequest, "the request target is not a path");
+        let target = PathAndQuery::try_from(head.target).map_err(bad)?;
+        let uri = Uri::try_from(format!("{}{target}", self.origin)).map_err(bad)?;
+        let mut headers = head.headers;
+        strip_hop_by_hop(&mut headers);
+        for name in &NOT_FOR_UPSTREAM {
+            headers.remove(name);
+        }
+        if let BodySize::Known(len) = head.body {
+            headers.insert(header::CONTENT_LENGTH, len.into());
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+/// The cause that a person can act on: "connection refused" rather than "client error".
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

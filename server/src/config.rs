@@ -1,0 +1,76 @@
+//! What a server is told to do, in parsed types. Knows nothing of flags, files or the environment.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::auth::AuthConfig;
+
+/// Where TLS is served unless told otherwise: callers and desktops are elsewhere.
+pub const DEFAULT_LISTEN_TLS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+
+/// Where plain HTTP is served unless told otherwise: only to a proxy on this machine.
+pub const DEFAULT_LISTEN_PLAIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// The settings of one server.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen, for desktops and callers alike. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificate and key; `None` serves plain HTTP, for life behind a proxy that ends TLS.
+    pub tls: Option<TlsFiles>,
+    /// Where callers reach this server, scheme and authority; `None` derives it from what they ask for.
+    pub public_url: Option<Url>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whose tokens are accepted.
+    pub auth: AuthConfig,
+    /// Bounds on time and numbers.
+    pub limits: Limits,
+    /// Origins of web pages that may call, exactly as browsers send them.
+    pub cors_origins: Vec<String>,
+}
+
+/// Two PEM files. They may be replaced while the server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, then those that lead to its root.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Bounds on what a caller or a desktop may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From a request's arrival to the last byte of its response, unless the caller asks for another.
+    pub stream_deadline: Duration,
+    /// The most that a caller may ask for; never less than `stream_deadline`.
+    pub max_stream_deadline: Duration,
+    /// How long no byte may move in either direction of a stream.
+    pub stall_timeout: Duration,
+    /// Desktops of one user at a time.
+    pub max_tunnels_per_user: usize,
+    /// Requests of one user at a time, on all desktops together.
+    pub max_streams_per_user: usize,
+    /// Bytes in the body of a request; `None` sets no limit (memory is bounded either way).
+    pub max_body: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stream_deadline: Duration::from_secs(30),
+            max_stream_deadline: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
+            max_tunnels_per_user: 8,
+            max_streams_per_user: 256,
+            max_body: None,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The edge's own endpoints: health, readiness, and the caller's desktops.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use crate::{id::UserId, registry::Registry};
+
+/// `GET /api/tunnel/status`.
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    user: &'a str,
+    connected: bool,
+    /// When the last desktop was lost, if none is connected and this process saw it. RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offline_since: Option<String>,
+    tunnels: Vec<Desktop<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Desktop<'a> {
+    name: &'a str,
+    /// RFC 3339.
+    since: String,
+    rtt_ms: Option<f64>,
+    in_flight: usize,
+    client: &'a str,
+}
+
+/// Alive, or ready for work.
+pub(super) fn health(status: StatusCode, word: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(word.as_bytes()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The desktops of a user, the one that takes requests first.
+pub(super) fn status(registry: &Registry, user: &UserId) -> Response<Bytes> {
+    let (tunnels, lost) = registry.list(user);
+    let desktops: Vec<_> = tunnels
+        .iter()
+        .map(|tunnel| Desktop {
+            name: &tunnel.name,
+            since: humantime::format_rfc3339_seconds(tunnel.since).to_string(),
+            rtt_ms: tunnel.session.rtt().map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
+            in_flight: tunnel.session.streams(),
+            client: &tunnel.client,
+        })
+        .collect();
+    let status = Status {
+        user: user.subject(),
+        connected: !desktops.is_empty(),
+        offline_since: lost.map(|lost| humantime::format_rfc3339_seconds(lost).to_string()),
+        tunnels: desktops,
+    };
+    let json = serde_json::to_vec(&status).expect("strings and numbers always serialise");
+    let mut response = Response::new(Bytes::from(json));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,127 @@
+//! From a bound socket to requests: accept, TLS, HTTP/1.1 or HTTP/2.
+//!
+//! Nothing of a peer is awaited in the accept loop: one slow handshake delays nobody.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use crate::{edge, server::App};
+
+/// TLS handshake, and each request head.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes that hyper buffers for a connection (HTTP/1) or stream (HTTP/2) in each direction; its default is 400 KiB.
+const BUFFER: usize = 64 * 1024;
+
+/// Plaintext that rustls holds before a write waits.
+const TLS_BUFFER: usize = 64 * 1024;
+
+/// HTTP/2 (RFC 9113): streams of one connection, bytes that a caller may send ahead on one stream and in all, and how
+/// often a silent connection is asked whether it lives.
+const H2_STREAMS: u32 = 256;
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const H2_PING_EVERY: Duration = Duration::from_secs(20);
+
+/// Fields that hyper parses before the edge counts them.
+const H1_FIELDS: usize = 200;
+const H2_HEADER_LIST: u32 = 64 * 1024;
+
+/// The pause after running out of file descriptors or memory, in which connections can end.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves connections.
+pub(crate) struct Listener {
+    app: Arc<App>,
+    tls: Option<TlsAcceptor>,
+    http: auto::Builder<TokioExecutor>,
+}
+
+impl Listener {
+    pub(crate) fn new(app: Arc<App>, tls: Option<ServerConfig>) -> Arc<Self> {
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE_WITHIN)
+            .max_headers(H1_FIELDS)
+            .max_buf_size(BUFFER);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_header_list_size(H2_HEADER_LIST)
+            .max_send_buf_size(BUFFER)
+            .keep_alive_interval(H2_PING_EVERY);
+        Arc::new(Self { app, tls: tls.map(|config| TlsAcceptor::from(Arc::new(config))), http })
+    }
+
+    /// Accepts until the server drains. Connections go on as tasks of the server; what is returned can tell them to
+    /// finish.
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) -> GracefulShutdown {
+        let connections = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.app.draining.cancelled() => return connections,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    _ = stream.set_nodelay(true);
+                    let watcher = connections.watcher();
+                    self.app.tasks.spawn(Arc::clone(&self).serve(stream, peer, watcher));
+                }
+                Err(error) if is_of_the_peer(&error) => debug!(%error, "a connection was gone before it was accepted"),
+                Err(error) => {
+                    warn!(%error, "cannot accept connections; pausing");
+                    sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        let Some(tls) = &self.tls else { return self.serve_http(stream, peer, watcher).await };
+        let limit = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
+        match timeout(HANDSHAKE_WITHIN, tls.accept_with(stream, limit)).await {
+            Ok(Ok(stream)) => self.serve_http(stream, peer, watcher).await,
+            Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => debug!(%peer, "TLS handshake took too long"),
+        }
+    }
+
+    async fn serve_http<S>(&self, stream: S, peer: SocketAddr, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request: Request<Incoming>| {
+            let app = Arc::clone(&self.app);
+            async move { Ok::<_, std::convert::Infallible>(edge::handle(app, peer.ip(), request).await) }
+        });
+        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            debug!(%peer, error, "connection ended");
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

@@ -1,0 +1,231 @@
+//! The body of a response, read from the stream when hyper polls for it: no channel and no task lies between.
+//!
+//! Owns the end of a stream: complete, or cut with a visible error. A cut is never a clean end.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame as BodyFrame, SizeHint};
+use thiserror::Error;
+use tokio::time::{Sleep, sleep};
+use tokio_util::task::AbortOnDropHandle;
+use tunnel_frame::{BodySize, Frame, FrameReader, Watcher};
+
+use super::{clock::Clock, timed_out};
+use crate::{
+    edge::error::{
+        ErrorCode, Refusal,
+        body::{RecordBoundary, StreamFormat},
+    },
+    id::RequestId,
+};
+
+/// hyper drops what it has not yet written when a body fails: a terminal record needs a moment to leave.
+const FLUSH_WITHIN: Duration = Duration::from_millis(250);
+
+/// Bytes after which a caller that does not read can stop hyper from polling. Until then hyper and the kernel take all.
+const WATCH_AFTER: u64 = 32 * 1024;
+
+/// A response body that comes over a tunnel.
+pub struct ResponseBody {
+    reader: FrameReader,
+    clock: Clock,
+    /// The request's body may still be under way; dropped with the response.
+    upload: Option<AbortOnDropHandle<Result<(), Refusal>>>,
+    size: BodySize,
+    received: u64,
+    /// Enforces the limits while hyper does not poll; from [`WATCH_AFTER`] on.
+    watchdog: Option<AbortOnDropHandle<()>>,
+    /// Where a terminal error record would be understood.
+    records: Option<(RecordBoundary, RequestId)>,
+    state: State,
+}
+
+enum State {
+    /// Chunks are coming.
+    Open,
+    /// The terminal record was handed to hyper; the cut follows.
+    Flushing(Pin<Box<Sleep>>, Refusal),
+    /// Over.
+    Closed(Ending),
+}
+
+/// How a body ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It did not: whoever reads it left.
+    CallerLeft,
+    /// The desktop said that it was complete.
+    Complete,
+    /// It was cut, and the caller can see it.
+    Cut(Refusal),
+}
+
+/// The body was cut; hyper aborts the connection (HTTP/1) or the stream (HTTP/2).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the response was cut: {0}")]
+pub struct BodyCut(Refusal);
+
+impl ResponseBody {
+    pub(super) fn new(
+        reader: FrameReader,
+        clock: Clock,
+        upload: Option<AbortOnDropHandle<Result<(), Refusal>>>,
+        size: BodySize,
+    ) -> Self {
+        Self { reader, clock, upload, size, received: 0, watchdog: None, records: None, state: State::Open }
+    }
+
+    /// The response is to a HEAD request: whatever length was announced, no body follows.
+    pub fn forget_size(&mut self) {
+        self.size = BodySize::Empty;
+    }
+
+    /// If this stream is cut, one last record may say why.
+    pub fn with_terminal_record(&mut self, format: StreamFormat, request_id: RequestId) {
+        if self.size == BodySize::Unknown {
+            self.records = Some((RecordBoundary::new(format), request_id));
+        }
+    }
+
+    /// Bytes handed on so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How the body ended.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match &self.state {
+            // hyper does not ask again after the last announced byte.
+            State::Open if self.is_end_stream() => Ending::Complete,
+            State::Open => Ending::CallerLeft,
+            State::Flushing(_, refusal) => Ending::Cut(refusal.clone()),
+            State::Closed(ending) => ending.clone(),
+        }
+    }
+
+    /// The next chunk; `Ready(Ok(None))` at the end of a complete body.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Refusal>> {
+        if let Some(upload) = &mut self.upload
+            && let Poll::Ready(uploaded) = Pin::new(upload).poll(cx)
+        {
+            self.upload = None;
+            uploaded
+                .unwrap_or_else(|_| Err(Refusal::new(ErrorCode::TunnelLost).because("the upload's task failed")))?;
+        }
+        // First, so that a slow reader who always finds more is held to its deadline too.
+        if let Poll::Ready(expired) = self.clock.poll_expired(cx) {
+            return Poll::Ready(Err(timed_out(expired)));
+        }
+        let cut = |detail: String| Refusal::new(ErrorCode::TunnelLost).because(detail);
+        match self.reader.poll_frame(cx) {
+            Poll::Ready(Ok(Some(Frame::Chunk(bytes)))) => {
+                self.clock.note();
+                self.received += bytes.len() as u64;
+                if self.watchdog.is_none() && self.received > WATCH_AFTER {
+                    self.watchdog =
+                        Some(AbortOnDropHandle::new(tokio::spawn(watch(self.clock.twin(), self.reader.watcher()))));
+                }
+                match self.size {
+                    BodySize::Known(size) if self.received > size => Poll::Ready(Err(wrong_length())),
+                    BodySize::Empty => Poll::Ready(Err(wrong_length())),
+                    _ => Poll::Ready(Ok(Some(bytes))),
+                }
+            }
+            Poll::Ready(Ok(Some(Frame::End))) => match self.size {
+                BodySize::Known(size) if self.received != size => Poll::Ready(Err(wrong_length())),
+                _ => Poll::Ready(Ok(None)),
+            },
+            Poll::Ready(Ok(Some(Frame::Abort(abort)))) => {
+                Poll::Ready(Err(Refusal::from(abort.code).because(abort.message)))
+            }
+            // It crossed with the head.
+            Poll::Ready(Ok(Some(Frame::Continue))) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(Some(_))) => Poll::Ready(Err(cut("a frame that has no place in a body".into()))),
+            Poll::Ready(Ok(None)) => Poll::Ready(Err(cut("the stream was cut".into()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(cut(error.to_string()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// What hyper gets for a failure: a terminal record where it would be read as one, and then the cut.
+    fn fail(&mut self, refusal: Refusal) -> Result<BodyFrame<Bytes>, BodyCut> {
+        match &self.records {
+            Some((boundary, request_id)) if boundary.is_here() => {
+                let record = boundary.format().terminal_record(&refusal, request_id);
+                self.state = State::Flushing(Box::pin(sleep(FLUSH_WITHIN)), refusal);
+                Ok(BodyFrame::data(record))
+            }
+            _ => {
+                self.state = State::Closed(Ending::Cut(refusal.clone()));
+                Err(BodyCut(refusal))
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, BodyCut>>> {
+        match &mut self.state {
+            State::Open => match ready!(self.poll_chunk(cx)) {
+                Ok(Some(bytes)) => {
+                    if let Some((boundary, _)) = &mut self.records {
+                        boundary.observe(&bytes);
+                    }
+                    Poll::Ready(Some(Ok(BodyFrame::data(bytes))))
+                }
+                Ok(None) => {
+                    self.state = State::Closed(Ending::Complete);
+                    Poll::Ready(None)
+                }
+                Err(refusal) => Poll::Ready(Some(self.fail(refusal))),
+            },
+            State::Flushing(wait, refusal) => {
+                ready!(wait.as_mut().poll(cx));
+                let refusal = refusal.clone();
+                self.state = State::Closed(Ending::Cut(refusal.clone()));
+                Poll::Ready(Some(Err(BodyCut(refusal))))
+            }
+            State::Closed(_) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match (&self.state, self.size) {
+            (State::Closed(_), _) | (_, BodySize::Empty) => true,
+            (_, BodySize::Known(size)) => self.received == size,
+            (_, BodySize::Unknown) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.size {
+            BodySize::Empty => SizeHint::with_exact(0),
+            BodySize::Known(size) => SizeHint::with_exact(size.saturating_sub(self.received)),
+            BodySize::Unknown => SizeHint::default(),
+        }
+    }
+}
+
+/// Resets the stream at its limit although nobody polls the body: the desktop must not wait for a caller that does not
+/// read.
+async fn watch(mut clock: Clock, stream: Watcher) {
+    clock.expired().await;
+    stream.reset();
+}
+
+fn wrong_length() -> Refusal {
+    Refusal::new(ErrorCode::UpstreamError).because("the body is not as long as was announced")
+}

@@ -1,0 +1,344 @@
+//! Which desktops of which user are connected, in the memory of this process.
+//!
+//! Owns the rules of replacement and choice. Knows no HTTP and no tokens: it is given a user and compares it. Admit and
+//! leave are one RAII guard, and leaving acts only on the tunnel that was admitted.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tunnel_frame::Session;
+use uuid::Uuid;
+
+use crate::id::{TunnelId, UserId};
+
+/// How long another desktop of the same name has to show that it lives, before a newcomer takes its place.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A tunnel lost less than this long ago is probably about to come back.
+const LOST_LATELY: Duration = Duration::from_secs(10);
+
+/// After a start of the server, every desktop is probably about to come back.
+const JUST_STARTED: Duration = Duration::from_secs(5);
+
+/// How long a request waits for a tunnel that is probably about to come back.
+const WAIT_FOR_RETURN: Duration = Duration::from_secs(2);
+
+/// Users without a tunnel whose loss is remembered, for "offline since": about 100 bytes each.
+const LOSSES_REMEMBERED: usize = 16_384;
+
+/// All tunnels of this process.
+#[derive(Debug)]
+pub struct Registry {
+    users: Mutex<Users>,
+    limits: RegistryLimits,
+    started: Instant,
+}
+
+/// Bounds for each user.
+#[derive(Debug, Clone, Copy)]
+pub struct RegistryLimits {
+    /// Desktops connected at a time.
+    pub tunnels: usize,
+    /// Requests in flight at a time, on all desktops together.
+    pub streams: usize,
+}
+
+#[derive(Debug, Default)]
+struct Users {
+    connected: HashMap<UserId, Desktops>,
+    lost: HashMap<UserId, Loss>,
+    /// Who waits for a user's tunnel to come back; gone with the last waiter.
+    awaited: HashMap<UserId, Arc<Notify>>,
+}
+
+#[derive(Debug)]
+struct Desktops {
+    tunnels: Vec<Arc<Tunnel>>,
+    streams: Arc<Semaphore>,
+}
+
+/// When the last tunnel of a user was lost, on both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    at: Instant,
+    since: SystemTime,
+}
+
+/// One connected desktop.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// This connection; a reconnect has another.
+    pub id: TunnelId,
+    /// Whose desktop it is.
+    pub user: UserId,
+    /// The name it is asked for by.
+    pub name: Box<str>,
+    /// The process that connected: a UUIDv7, so that processes sort by their start.
+    pub instance: Uuid,
+    /// `User-Agent` of the client.
+    pub client: Box<str>,
+    /// When it connected.
+    pub since: SystemTime,
+    /// Opens streams to it.
+    pub session: Session,
+    draining: AtomicBool,
+    /// Another tunnel has taken the place of this one.
+    pub(crate) replaced: CancellationToken,
+}
+
+/// Why a desktop is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum AdmitError {
+    /// Another process of the user has this name, and lives.
+    #[error("another desktop of this user is connected under this name")]
+    NameInUse,
+    /// The user has as many tunnels as allowed.
+    #[error("too many tunnels of this user")]
+    TunnelLimit,
+}
+
+/// No tunnel to take a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("no desktop of this user is connected")]
+pub struct Offline {
+    /// When the last one was lost, if this process saw it.
+    pub since: Option<SystemTime>,
+}
+
+/// The user has as many requests in flight as allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("too many requests of this user are in flight")]
+pub struct TooManyStreams;
+
+impl Tunnel {
+    /// A tunnel that is about to be admitted.
+    #[must_use]
+    pub fn new(user: UserId, name: Box<str>, instance: Uuid, client: Box<str>, session: Session) -> Self {
+        Self {
+            id: TunnelId::next(),
+            user,
+            name,
+            instance,
+            client,
+            since: SystemTime::now(),
+            session,
+            draining: AtomicBool::new(false),
+            replaced: CancellationToken::new(),
+        }
+    }
+
+    /// Takes the tunnel out of the choice; its streams go on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether new requests may go here.
+    #[must_use]
+    pub fn takes_requests(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed) && self.session.ended().is_none()
+    }
+}
+
+/// A tunnel's place in the registry, given back on drop.
+#[derive(Debug)]
+pub struct Admitted {
+    registry: Arc<Registry>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Admitted {
+    /// The tunnel that was admitted.
+    #[must_use]
+    pub fn tunnel(&self) -> &Arc<Tunnel> {
+        &self.tunnel
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.registry.remove(&self.tunnel);
+    }
+}
+
+impl Registry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new(limits: RegistryLimits) -> Self {
+        Self { users: Mutex::default(), limits, started: Instant::now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().expect("no panic while the registry is locked")
+    }
+
+    /// Whether this desktop would be admitted. A tunnel of another process under the same name is asked for a sign of
+    /// life; if it gives none, it loses its place to the newcomer.
+    ///
+    /// # Errors
+    /// See [`AdmitError`].
+    pub async fn may_admit(&self, user: &UserId, name: &str, instance: Uuid) -> Result<(), AdmitError> {
+        let rival = match self.rival(user, name, instance) {
+            Err(limit) => return Err(limit),
+            Ok(None) => return Ok(()),
+            Ok(Some(rival)) => rival,
+        };
+        if rival.session.is_alive(PROBE_WITHIN).await {
+            return Err(AdmitError::NameInUse);
+        }
+        rival.drain();
+        rival.replaced.cancel();
+        Ok(())
+    }
+
+    fn rival(&self, user: &UserId, name: &str, instance: Uuid) -> Result<Option<Arc<Tunnel>>, AdmitError> {
+        let users = self.lock();
+        let Some(desktops) = users.connected.get(user) else { return Ok(None) };
+        let mut active = desktops.tunnels.iter().filter(|tunnel| tunnel.takes_requests());
+        match active.clone().find(|tunnel| &*tunnel.name == name) {
+            Some(same) if same.instance == instance => Ok(None),
+            Some(other) => Ok(Some(Arc::clone(other))),
+            None if active.by_ref().count() >= self.limits.tunnels => Err(AdmitError::TunnelLimit),
+            None => Ok(None),
+        }
+    }
+
+    /// Admits a tunnel. A predecessor of the same process drains.
+    ///
+    /// # Errors
+    /// See [`AdmitError`]: someone else was faster since [`Self::may_admit`].
+    pub fn admit(self: &Arc<Self>, tunnel: Tunnel) -> Result<Admitted, AdmitError> {
+        if self.rival(&tunnel.user, &tunnel.name, tunnel.instance)?.is_some() {
+            return Err(AdmitError::NameInUse);
+        }
+        let tunnel = Arc::new(tunnel);
+        let mut users = self.lock();
+        let desktops = users.connected.entry(tunnel.user.clone()).or_insert_with(|| Desktops {
+            tunnels: Vec::new(),
+            streams: Arc::new(Semaphore::new(self.limits.streams)),
+        });
+        for old in desktops.tunnels.iter().filter(|old| old.name == tunnel.name && old.takes_requests()) {
+            old.drain();
+            old.replaced.cancel();
+        }
+        desktops.tunnels.push(Arc::clone(&tunnel));
+        users.lost.remove(&tunnel.user);
+        if let Some(waiting) = users.awaited.remove(&tunnel.user) {
+            waiting.notify_waiters();
+        }
+        drop(users);
+        Ok(Admitted { registry: Arc::clone(self), tunnel })
+    }
+
+    fn remove(&self, tunnel: &Arc<Tunnel>) {
+        let mut users = self.lock();
+        let Some(desktops) = users.connected.get_mut(&tunnel.user) else { return };
+        desktops.tunnels.retain(|other| other.id != tunnel.id);
+        if desktops.tunnels.is_empty() {
+            users.connected.remove(&tunnel.user);
+            users.remember_loss(&tunnel.user);
+        }
+    }
+
+    /// A slot for one more request of a user, given back on drop. `None`: the user has no tunnel, and needs none.
+    ///
+    /// # Errors
+    /// See [`TooManyStreams`].
+    pub fn admit_stream(&self, user: &UserId) -> Result<Option<OwnedSemaphorePermit>, TooManyStreams> {
+        let streams = self.lock().connected.get(user).map(|desktops| Arc::clone(&desktops.streams));
+        streams.map(|streams| streams.try_acquire_owned().map_err(|_| TooManyStreams)).transpose()
+    }
+
+    /// The tunnel for a request: the one of this name, else the one whose process started last. One that was lost a
+    /// moment ago is waited for, until `deadline` at the latest.
+    ///
+    /// # Errors
+    /// See [`Offline`].
+    pub async fn find(&self, user: &UserId, name: Option<&str>, deadline: Instant) -> Result<Arc<Tunnel>, Offline> {
+        let give_up = deadline.min(Instant::now() + WAIT_FOR_RETURN);
+        loop {
+            let waiting = {
+                let mut users = self.lock();
+                if let Some(tunnel) = users.choose(user, name) {
+                    return Ok(tunnel);
+                }
+                let offline = Offline { since: users.lost.get(user).map(|loss| loss.since) };
+                if !self.may_return(&users, user) || Instant::now() >= give_up {
+                    return Err(offline);
+                }
+                Arc::clone(users.awaited.entry(user.clone()).or_default())
+            };
+            {
+                let mut arrived = std::pin::pin!(waiting.notified());
+                arrived.as_mut().enable();
+                // It may have come between the look and the registration.
+                if self.lock().choose(user, name).is_none() {
+                    _ = timeout_at(give_up, arrived).await;
+                }
+            }
+            drop(waiting);
+            self.lock().forget_awaited(user);
+        }
+    }
+
+    fn may_return(&self, users: &Users, user: &UserId) -> bool {
+        let just_started = self.started.elapsed() < JUST_STARTED;
+        match users.lost.get(user) {
+            Some(loss) => loss.at.elapsed() < LOST_LATELY,
+            // Connected, but not under this name: it would have to connect first.
+            None => just_started && !users.connected.contains_key(user),
+        }
+    }
+
+    /// The tunnels of a user that take requests, the preferred first, and since when there are none.
+    #[must_use]
+    pub fn list(&self, user: &UserId) -> (Vec<Arc<Tunnel>>, Option<SystemTime>) {
+        let users = self.lock();
+        let mut tunnels: Vec<_> = users.connected.get(user).map_or(&[][..], |d| &d.tunnels).to_vec();
+        tunnels.retain(|tunnel| tunnel.takes_requests());
+        tunnels.sort_by_key(|tunnel| std::cmp::Reverse(tunnel.instance));
+        (tunnels, users.lost.get(user).map(|loss| loss.since))
+    }
+
+    /// Tunnels in all.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().connected.values().map(|desktops| desktops.tunnels.len()).sum()
+    }
+}
+
+impl Users {
+    fn choose(&self, user: &UserId, name: Option<&str>) -> Option<Arc<Tunnel>> {
+        let tunnels = &self.connected.get(user)?.tunnels;
+        let fitting = tunnels.iter().filter(|tunnel| tunnel.takes_requests());
+        let fitting = fitting.filter(|tunnel| name.is_none_or(|name| *tunnel.name == *name));
+        fitting.max_by_key(|tunnel| tunnel.instance).cloned()
+    }
+
+    fn remember_loss(&mut self, user: &UserId) {
+        if self.lost.len() >= LOSSES_REMEMBERED
+            && let Some(oldest) = self.lost.iter().min_by_key(|(_, loss)| loss.at).map(|(user, _)| user.clone())
+        {
+            self.lost.remove(&oldest);
+        }
+        self.lost.insert(user.clone(), Loss { at: Instant::now(), since: SystemTime::now() });
+    }
+
+    /// Forgets the meeting point of those who waited for a user, once the last of them is gone.
+    fn forget_awaited(&mut self, user: &UserId) {
+        if self.awaited.get(user).is_some_and(|waiting| Arc::strong_count(waiting) == 1) {
+            self.awaited.remove(user);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A server as a whole: what its parts share, its start, and its orderly end.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, header};
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+use tunnel_certs::server::{ServerCerts, ServerCertsError};
+use url::Url;
+
+use crate::{
+    auth::{AuthConfigError, Authenticator},
+    config::{Config, Limits},
+    edge::cors::{CorsOriginError, CorsPolicy},
+    listener::Listener,
+    registry::{Registry, RegistryLimits},
+};
+
+/// How long streams may go on after the server was told to stop, and then what is left of them is cut.
+const DRAIN_WITHIN: Duration = Duration::from_secs(32);
+
+/// A server that is bound and not yet running.
+pub struct Server {
+    app: Arc<App>,
+    socket: TcpListener,
+    address: SocketAddr,
+    listener: Arc<Listener>,
+}
+
+/// Why a server cannot start. Each is one line that says what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// `--listen`.
+    #[error("cannot listen on {address}: {}; choose another with --listen", sentence(.error))]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// `--tls-cert`, `--tls-key`.
+    #[error(transparent)]
+    Certs(#[from] ServerCertsError),
+    /// `--jwt-…`.
+    #[error(transparent)]
+    Auth(#[from] AuthConfigError),
+    /// `--cors-origin`.
+    #[error(transparent)]
+    Cors(#[from] CorsOriginError),
+}
+
+/// What all requests and tunnels share.
+pub(crate) struct App {
+    pub(crate) authenticator: Authenticator,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) cors: CorsPolicy,
+    pub(crate) limits: Limits,
+    public_url: Option<Url>,
+    trusted_proxies: Vec<IpNet>,
+    /// Whether this server ends TLS itself.
+    tls: bool,
+    /// The server stops: no new work.
+    pub(crate) draining: CancellationToken,
+    /// Every task that serves someone.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl App {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Who sends this: the peer, or whom a trusted proxy names (T65).
+    pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let trusted = |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
+        if !trusted(&peer) {
+            return peer;
+        }
+        let named = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let hops: Vec<&str> = named.flat_map(|value| value.split(',')).map(str::trim).collect();
+        // From the nearest hop outwards, as long as the one who names the next is trusted.
+        let mut client = peer;
+        for hop in hops.iter().rev() {
+            let Ok(address) = hop.parse() else { break };
+            client = address;
+            if !trusted(&client) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// Where callers reach this server: as configured, else as the desktop reached it.
+    pub(crate) fn public_url(&self, headers: &HeaderMap) -> String {
+        if let Some(url) = &self.public_url {
+            return url[..url::Position::BeforePath].to_owned();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        format!("{}://{host}", if self.tls { "https" } else { "http" })
+    }
+}
+
+impl Server {
+    /// Loads what the configuration names, and binds. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let tls = config.tls.as_ref().map(|files| ServerCerts::load(&files.cert, &files.key)).transpose()?;
+        let registry_limits =
+            RegistryLimits { tunnels: config.limits.max_tunnels_per_user, streams: config.limits.max_streams_per_user };
+        let app = Arc::new(App {
+            authenticator: Authenticator::new(config.auth)?,
+            registry: Arc::new(Registry::new(registry_limits)),
+            cors: CorsPolicy::new(&config.cors_origins)?,
+            limits: config.limits,
+            public_url: config.public_url,
+            trusted_proxies: config.trusted_proxies,
+            tls: tls.is_some(),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let bind_error = |error| StartError::Bind { address: config.listen, error };
+        let socket = TcpListener::bind(config.listen).await.map_err(bind_error)?;
+        let address = socket.local_addr().map_err(bind_error)?;
+        let listener = Listener::new(Arc::clone(&app), tls.map(|certs| certs.config()));
+        Ok(Self { app, socket, address, listener })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { app, socket, address, listener } = self;
+        info!(addr = %address, tls = app.tls, "listening");
+        // As a task of its own: inside `block_on` each accepted connection would cross threads.
+        let accepting = tokio::spawn(listener.accept(socket));
+        shutdown.await;
+        info!(tunnels = app.registry.count(), "draining");
+        app.draining.cancel();
+        app.tasks.close();
+        let done = async {
+            // Each caller's connection finishes the request it is at; each tunnel its streams.
+            if let Ok(connections) = accepting.await {
+                connections.shutdown().await;
+            }
+            app.tasks.wait().await;
+        };
+        if timeout(DRAIN_WITHIN, done).await.is_err() {
+            warn!(tasks = app.tasks.len(), "cut what was still running");
+        }
+        info!("stopped");
+    }
+}
+
+fn sentence(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there".into(),
+        io::ErrorKind::PermissionDenied => "that port needs privileges".into(),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".into(),
+        _ => error.to_string(),
+    }
+}
