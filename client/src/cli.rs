@@ -69,7 +69,7 @@ struct Settings {
     #[arg(long, value_name = "FILE", env = "TUNNEL_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 
-    /// The token itself; others on this machine can see it in `ps`, so prefer the file or the variable
+    /// The token itself; others on this machine can see it in ps, so prefer the file or the variable
     #[arg(long, env = "TUNNEL_TOKEN", hide_env_values = true)]
     token: Option<String>,
 
@@ -88,11 +88,11 @@ struct Settings {
     #[arg(long, value_name = "FILE", env = "TUNNEL_CA")]
     ca: Option<PathBuf>,
 
-    /// What callers may do: `all`, `inference` or 'METHOD PATH'; may be repeated [default: all]
+    /// What callers may do: all, inference or 'METHOD PATH'; may be repeated [default: all]
     #[arg(long, value_name = "RULE", env = "TUNNEL_ALLOW", value_delimiter = ',')]
     allow: Option<Vec<String>>,
 
-    /// Log level, or levels per module as in `info,tunnel=debug`
+    /// Log level, or levels per module as in info,tunnel=debug
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
     log_level: Option<String>,
 

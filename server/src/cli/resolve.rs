@@ -1,0 +1,303 @@
+//! Settings into a [`Config`]: every value read into its type, every file of keys opened, every contradiction found.
+
+use std::{net::IpAddr, time::Duration};
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use tunnel_cli::{
+    log::Log,
+    settings::{Wrong, read, read_all},
+    value,
+};
+use tunneld::{
+    auth::{Allow, AuthConfig, PublicKey, Secret},
+    config::{Config, DEFAULT_LISTEN_PLAIN, DEFAULT_LISTEN_TLS, Limits, TlsFiles},
+};
+use url::Url;
+
+use super::settings::Settings;
+
+/// What `serve` runs and `check` tells.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    /// For the server.
+    pub(crate) config: Config,
+    /// How to log.
+    pub(crate) log: Log,
+    /// Sentences to say before anything else.
+    pub(crate) warnings: Vec<String>,
+}
+
+pub(super) fn serve(settings: &Settings) -> Result<Serve, Wrong> {
+    let tls = tls(settings)?;
+    let default_listen = if tls.is_some() { DEFAULT_LISTEN_TLS } else { DEFAULT_LISTEN_PLAIN };
+    let listen = read("listen", settings.listen.as_deref(), value::listen_address)?.unwrap_or(default_listen);
+    let mut warnings = Vec::new();
+    if tls.is_none() && !listen.ip().is_loopback() {
+        warnings.push(format!(
+            "plain HTTP on {listen}: tokens and prompts can be read by everyone on the way to the proxy"
+        ));
+    }
+    let level = settings.log_level.as_deref().unwrap_or("info");
+    let filter = Log::filter(level).map_err(|problem| Wrong::new("log-level", problem))?;
+    let config = Config {
+        listen,
+        tls,
+        public_url: read("public-url", settings.public_url.as_deref(), public_url)?,
+        trusted_proxies: read_all("trusted-proxy", settings.trusted_proxy.as_deref(), network)?,
+        auth: auth(settings)?,
+        limits: limits(settings)?,
+        cors_origins: read_all("cors-origin", settings.cors_origin.as_deref(), origin)?,
+    };
+    Ok(Serve { config, log: Log { filter, format: settings.log_format.unwrap_or_default() }, warnings })
+}
+
+fn tls(settings: &Settings) -> Result<Option<TlsFiles>, Wrong> {
+    let plain = settings.plain_http.unwrap_or(false);
+    match (plain, &settings.tls_cert, &settings.tls_key) {
+        (true, None, None) => Ok(None),
+        (true, ..) => Err(Wrong::new("plain-http", "a certificate is set as well; keep one of the two ways")),
+        (false, Some(cert), Some(key)) => Ok(Some(TlsFiles { cert: cert.clone(), key: key.clone() })),
+        (false, Some(_), None) => Err(Wrong::new("tls-cert", "its private key is missing; add --tls-key FILE")),
+        (false, None, Some(_)) => Err(Wrong::new("tls-key", "its certificate is missing; add --tls-cert FILE")),
+        (false, None, None) => Err(Wrong::new(
+            "tls-cert",
+            "give --tls-cert and --tls-key (`tunneld certs` makes a pair for development), or --plain-http behind a proxy",
+        )),
+    }
+}
+
+fn auth(settings: &Settings) -> Result<AuthConfig, Wrong> {
+    let secret = settings.jwt_secret_file.as_deref().map(Secret::read).transpose();
+    let secret = secret.map_err(|error| Wrong::new("jwt-secret-file", error))?;
+    let public_key = settings.jwt_public_key.as_deref().map(PublicKey::read).transpose();
+    let public_key = public_key.map_err(|error| Wrong::new("jwt-public-key", error))?;
+    if secret.is_none() && public_key.is_none() {
+        return Err(no_key());
+    }
+    if public_key.is_none() && settings.jwt_issuer.is_some() {
+        return Err(Wrong::new(
+            "jwt-issuer",
+            "it is about tokens of a public key; add --jwt-public-key FILE or leave it out",
+        ));
+    }
+    let not_empty = |text: &str| {
+        if text.is_empty() { Err("it is empty; give a value or leave it out".to_owned()) } else { Ok(text.to_owned()) }
+    };
+    Ok(AuthConfig {
+        secret,
+        public_key,
+        issuer: read("jwt-issuer", settings.jwt_issuer.as_deref(), not_empty)?,
+        audience: read("jwt-audience", settings.jwt_audience.as_deref(), not_empty)?,
+        allow: allow(settings)?,
+        require_scope: settings.require_scope.unwrap_or(false),
+    })
+}
+
+pub(super) fn no_key() -> Wrong {
+    Wrong::new(
+        "jwt-secret-file",
+        "no way to verify tokens: make a secret with `openssl rand -hex 32 > secret` and add --jwt-secret-file secret, \
+         or add --jwt-public-key FILE",
+    )
+}
+
+fn allow(settings: &Settings) -> Result<Allow, Wrong> {
+    let user = |text: &str| if text.is_empty() { Err("a user has no name".to_owned()) } else { Ok(text.to_owned()) };
+    let claim = |text: &str| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is no claim; write NAME=VALUE, for example group=staff")),
+    };
+    match (&settings.allow_user, &settings.require_claim) {
+        (Some(_), Some(_)) => Err(Wrong::new("allow-user", "--require-claim is set as well; keep one of the two")),
+        (Some(users), None) => read_all("allow-user", Some(users), user).map(Allow::Users),
+        (None, Some(claims)) => read_all("require-claim", Some(claims), claim).map(Allow::Claims),
+        (None, None) => Ok(Allow::Any),
+    }
+}
+
+fn limits(settings: &Settings) -> Result<Limits, Wrong> {
+    let default = Limits::default();
+    let time = |setting, text: &Option<String>| read(setting, text.as_deref(), value::duration);
+    let stream_deadline = time("stream-deadline", &settings.stream_deadline)?.unwrap_or(default.stream_deadline);
+    let at_most = time("max-stream-deadline", &settings.max_stream_deadline)?;
+    if let Some(at_most) = at_most.filter(|at_most| *at_most < stream_deadline) {
+        return Err(Wrong::new("max-stream-deadline", shorter_than(at_most, stream_deadline)));
+    }
+    Ok(Limits {
+        stream_deadline,
+        max_stream_deadline: at_most.unwrap_or(stream_deadline),
+        stall_timeout: time("stall-timeout", &settings.stall_timeout)?.unwrap_or(default.stall_timeout),
+        max_tunnels_per_user: at_least_one("max-tunnels-per-user", settings.max_tunnels_per_user)?
+            .unwrap_or(default.max_tunnels_per_user),
+        max_streams_per_user: at_least_one("max-streams-per-user", settings.max_streams_per_user)?
+            .unwrap_or(default.max_streams_per_user),
+        max_body: read("max-body", settings.max_body.as_deref(), size)?.or(default.max_body),
+    })
+}
+
+fn shorter_than(at_most: Duration, deadline: Duration) -> String {
+    let (at_most, deadline) = (humantime::format_duration(at_most), humantime::format_duration(deadline));
+    format!("{at_most} is shorter than the stream deadline of {deadline}; raise it or lower --stream-deadline")
+}
+
+fn at_least_one(setting: &'static str, number: Option<usize>) -> Result<Option<usize>, Wrong> {
+    match number {
+        Some(0) => Err(Wrong::new(setting, "0 would let nobody in; write 1 or more")),
+        number => Ok(number),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(0)) => Err("0 would refuse every body; leave it out for no limit".to_owned()),
+        Ok(ByteSize(bytes)) => Ok(bytes),
+        Err(_) => Err(format!("{text:?} is no size; write for example 500MB or 20GiB")),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| format!("{text:?} is no network; write an address or a CIDR, for example 10.0.0.0/8"))
+}
+
+/// Scheme, host and port of a server; without scheme `https`.
+pub(super) fn public_url(text: &str) -> Result<Url, String> {
+    let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = Url::parse(&full)
+        .map_err(|error| format!("{text:?} is not a URL ({error}); write for example https://tunnel.example.com"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{}:// is not a scheme of a server; write https://HOST", url.scheme()));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        let origin = url.origin().ascii_serialization();
+        return Err(format!("scheme, host and port only; write {origin}"));
+    }
+    Ok(url)
+}
+
+/// An origin as browsers send it (RFC 6454 §6.2): a longer spelling would never match.
+fn origin(text: &str) -> Result<String, String> {
+    if text == "*" {
+        return Err(
+            "* would let every web page call; list the origins, for example https://chat.example.com".to_owned()
+        );
+    }
+    let hint = || format!("{text:?} is no origin; write scheme, host and port, for example https://chat.example.com");
+    let url = Url::parse(text).map_err(|_| hint())?;
+    let origin = url.origin();
+    let sent = origin.ascii_serialization();
+    let bare = url.path() == "/" || url.path().is_empty();
+    if !origin.is_tuple() || !bare || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(hint());
+    }
+    Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    fn usable() -> (tempfile::TempDir, Settings) {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "x".repeat(32)).unwrap();
+        (dir, Settings { plain_http: Some(true), jwt_secret_file: Some(secret), ..Settings::default() })
+    }
+
+    #[test]
+    fn defaults() {
+        let (_dir, settings) = usable();
+        let Serve { config, warnings, .. } = serve(&settings).unwrap();
+        assert_eq!(config.listen, DEFAULT_LISTEN_PLAIN);
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.auth.allow, Allow::Any);
+        assert!(config.tls.is_none() && warnings.is_empty());
+    }
+
+    #[test]
+    fn the_largest_deadline_follows_the_usual_one() {
+        let (_dir, settings) = usable();
+        let limits = limits(&Settings { stream_deadline: Some("10m".into()), ..settings }).unwrap();
+        assert_eq!(limits.max_stream_deadline, Duration::from_secs(600));
+        assert_eq!(limits.stream_deadline, Duration::from_secs(600));
+    }
+
+    #[test]
+    fn plain_http_on_a_network_is_a_warning() {
+        let warned = |listen: &str| {
+            let (_dir, usable) = usable();
+            serve(&Settings { listen: Some(listen.into()), ..usable }).unwrap().warnings.len()
+        };
+        assert_eq!([warned("0.0.0.0:80"), warned("[::1]:80"), warned("127.0.0.2:80")], [1, 0, 0]);
+    }
+
+    /// Spoils usable settings.
+    type Change<'a> = Box<dyn Fn(&mut Settings) + 'a>;
+
+    #[test]
+    fn t18_every_mistake_names_its_setting_and_a_way_out() {
+        let text = |text: &str| Some(text.to_owned());
+        let list = |text: &str| Some(vec![text.to_owned()]);
+        let path = |path: &str| Some(PathBuf::from(path));
+        let (dir, _) = usable();
+        let short = dir.path().join("short");
+        fs::write(&short, "short").unwrap();
+        let cases: Vec<(&str, &str, Change<'_>)> = vec![
+            ("tls-cert", "--plain-http", Box::new(|s| s.plain_http = None)),
+            ("plain-http", "keep one", Box::new(|s| s.tls_cert = path("x"))),
+            ("tls-cert", "--tls-key", Box::new(|s| (s.plain_http, s.tls_cert) = (Some(false), path("x")))),
+            ("tls-key", "--tls-cert", Box::new(|s| (s.plain_http, s.tls_key) = (None, path("x")))),
+            ("jwt-secret-file", "openssl rand -hex 32", Box::new(|s| s.jwt_secret_file = None)),
+            ("jwt-secret-file", "/no/x", Box::new(|s| s.jwt_secret_file = path("/no/x"))),
+            ("jwt-secret-file", "at least 32", Box::new(|s| s.jwt_secret_file = Some(short.clone()))),
+            ("jwt-public-key", "/no/x", Box::new(|s| s.jwt_public_key = path("/no/x"))),
+            ("jwt-issuer", "--jwt-public-key", Box::new(|s| s.jwt_issuer = text("x"))),
+            ("jwt-audience", "empty", Box::new(|s| s.jwt_audience = text(""))),
+            ("allow-user", "keep one", Box::new(|s| (s.allow_user, s.require_claim) = (list("a"), list("b=c")))),
+            ("allow-user", "no name", Box::new(|s| s.allow_user = list(""))),
+            ("require-claim", "group=staff", Box::new(|s| s.require_claim = list("staff"))),
+            ("listen", "0.0.0.0:8443", Box::new(|s| s.listen = text("here"))),
+            ("public-url", "https://HOST", Box::new(|s| s.public_url = text("ftp://x"))),
+            ("public-url", "write https://x", Box::new(|s| s.public_url = text("https://x/y"))),
+            ("trusted-proxy", "10.0.0.0/8", Box::new(|s| s.trusted_proxy = list("proxy"))),
+            ("cors-origin", "every web page", Box::new(|s| s.cors_origin = list("*"))),
+            ("cors-origin", "no origin", Box::new(|s| s.cors_origin = list("null"))),
+            ("cors-origin", "no origin", Box::new(|s| s.cors_origin = list("https://x/y"))),
+            ("stream-deadline", "30s", Box::new(|s| s.stream_deadline = text("30"))),
+            ("max-stream-deadline", "raise it", Box::new(|s| s.max_stream_deadline = text("1s"))),
+            ("stall-timeout", "30s", Box::new(|s| s.stall_timeout = text("0s"))),
+            ("max-body", "20GiB", Box::new(|s| s.max_body = text("big"))),
+            ("max-body", "no limit", Box::new(|s| s.max_body = text("0"))),
+            ("max-tunnels-per-user", "1 or more", Box::new(|s| s.max_tunnels_per_user = Some(0))),
+            ("max-streams-per-user", "1 or more", Box::new(|s| s.max_streams_per_user = Some(0))),
+            ("log-level", "warn", Box::new(|s| s.log_level = text("loud"))),
+        ];
+        for (setting, way_out, change) in cases {
+            let (_dir, mut settings) = usable();
+            change(&mut settings);
+            let wrong = serve(&settings).expect_err(setting);
+            assert_eq!(wrong.setting, setting, "{wrong:?}");
+            assert!(wrong.problem.contains(way_out) && !wrong.problem.contains('\n'), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn t57_origins_become_what_browsers_send() {
+        assert_eq!(origin("https://Chat.example.com/"), Ok("https://chat.example.com".into()));
+        assert_eq!(origin("https://chat.example.com:443"), Ok("https://chat.example.com".into()));
+        assert_eq!(origin("http://localhost:3000"), Ok("http://localhost:3000".into()));
+    }
+
+    #[test]
+    fn networks_and_urls_in_short() {
+        assert_eq!(network("10.0.0.7").unwrap().to_string(), "10.0.0.7/32");
+        assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
+        assert_eq!(public_url("tunnel.example.com").unwrap().as_str(), "https://tunnel.example.com/");
+        assert_eq!(size("16MiB"), Ok(16 << 20));
+    }
+}

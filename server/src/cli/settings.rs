@@ -1,0 +1,111 @@
+//! Every setting of `serve` and `check`, as people write it: flag, variable and key of the file in one place.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tunnel_cli::log;
+
+/// Settings that name files.
+pub(super) const PATHS: [&str; 4] = ["tls-cert", "tls-key", "jwt-secret-file", "jwt-public-key"];
+
+/// The settings, none of them read into its type yet.
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Settings {
+    /// Address for desktops and callers alike [default: 0.0.0.0:8443; with --plain-http 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "TUNNELD_LISTEN", help_heading = "Listening")]
+    pub(super) listen: Option<String>,
+
+    /// PEM file with the certificate, then its intermediates
+    #[arg(long, value_name = "FILE", env = "TUNNELD_TLS_CERT", help_heading = "Listening")]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// PEM file with the private key
+    #[arg(long, value_name = "FILE", env = "TUNNELD_TLS_KEY", help_heading = "Listening")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// No TLS here: a proxy in front of this server ends it
+    #[arg(
+        long, value_name = "BOOL", env = "TUNNELD_PLAIN_HTTP", help_heading = "Listening",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    pub(super) plain_http: Option<bool>,
+
+    /// Where callers reach this server [default: the host that they ask for]
+    #[arg(long, value_name = "URL", env = "TUNNELD_PUBLIC_URL", help_heading = "Listening")]
+    pub(super) public_url: Option<String>,
+
+    /// Proxies whose X-Forwarded-For is believed, as address or CIDR; may be repeated
+    #[arg(long, value_name = "CIDR", env = "TUNNELD_TRUSTED_PROXY", value_delimiter = ',', help_heading = "Listening")]
+    pub(super) trusted_proxy: Option<Vec<String>>,
+
+    /// File with the secret that signs tokens (HS256); openssl rand -hex 32 makes one
+    #[arg(long, value_name = "FILE", env = "TUNNELD_JWT_SECRET_FILE", help_heading = "Tokens")]
+    pub(super) jwt_secret_file: Option<PathBuf>,
+
+    /// PEM file with the public key of who signs tokens (RS256, ES256, ES384 or Ed25519)
+    #[arg(long, value_name = "FILE", env = "TUNNELD_JWT_PUBLIC_KEY", help_heading = "Tokens")]
+    pub(super) jwt_public_key: Option<PathBuf>,
+
+    /// Issuer (iss) that tokens of the public key must name
+    #[arg(long, value_name = "ISS", env = "TUNNELD_JWT_ISSUER", help_heading = "Tokens")]
+    pub(super) jwt_issuer: Option<String>,
+
+    /// Audience (aud) that every token must name
+    #[arg(long, value_name = "AUD", env = "TUNNELD_JWT_AUDIENCE", help_heading = "Tokens")]
+    pub(super) jwt_audience: Option<String>,
+
+    /// Users (sub) who are let in; may be repeated [default: everyone with a good token]
+    #[arg(long, value_name = "USER", env = "TUNNELD_ALLOW_USER", value_delimiter = ',', help_heading = "Tokens")]
+    pub(super) allow_user: Option<Vec<String>>,
+
+    /// Claims that a token must carry to be let in; may be repeated
+    #[arg(long, value_name = "K=V", env = "TUNNELD_REQUIRE_CLAIM", value_delimiter = ',', help_heading = "Tokens")]
+    pub(super) require_claim: Option<Vec<String>>,
+
+    /// A token without a tunnel: scope may do nothing, instead of connect and proxy
+    #[arg(
+        long, value_name = "BOOL", env = "TUNNELD_REQUIRE_SCOPE", help_heading = "Tokens",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    pub(super) require_scope: Option<bool>,
+
+    /// From a request's arrival to the last byte of its answer [default: 30s]
+    #[arg(long, value_name = "TIME", env = "TUNNELD_STREAM_DEADLINE", help_heading = "Limits")]
+    pub(super) stream_deadline: Option<String>,
+
+    /// The most that a request may ask for with Tunnel-Deadline [default: that of --stream-deadline]
+    #[arg(long, value_name = "TIME", env = "TUNNELD_MAX_STREAM_DEADLINE", help_heading = "Limits")]
+    pub(super) max_stream_deadline: Option<String>,
+
+    /// How long a request may move no byte either way [default: 30s]
+    #[arg(long, value_name = "TIME", env = "TUNNELD_STALL_TIMEOUT", help_heading = "Limits")]
+    pub(super) stall_timeout: Option<String>,
+
+    /// Desktops of one user at a time [default: 8]
+    #[arg(long, value_name = "N", env = "TUNNELD_MAX_TUNNELS_PER_USER", help_heading = "Limits")]
+    pub(super) max_tunnels_per_user: Option<usize>,
+
+    /// Requests of one user at a time [default: 256]
+    #[arg(long, value_name = "N", env = "TUNNELD_MAX_STREAMS_PER_USER", help_heading = "Limits")]
+    pub(super) max_streams_per_user: Option<usize>,
+
+    /// Largest body of a request, such as 20GiB [default: no limit]
+    #[arg(long, value_name = "SIZE", env = "TUNNELD_MAX_BODY", help_heading = "Limits")]
+    pub(super) max_body: Option<String>,
+
+    /// Origins of web pages that may call, scheme, host and port; may be repeated [default: none]
+    #[arg(long, value_name = "ORIGIN", env = "TUNNELD_CORS_ORIGIN", value_delimiter = ',', help_heading = "Web pages")]
+    pub(super) cors_origin: Option<Vec<String>>,
+
+    /// Log level, or levels per module as in info,tunneld=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", help_heading = "Logs")]
+    pub(super) log_level: Option<String>,
+
+    /// Shape of log lines [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TUNNELD_LOG_FORMAT", help_heading = "Logs")]
+    pub(super) log_format: Option<log::Format>,
+}

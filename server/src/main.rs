@@ -1,0 +1,48 @@
+//! The program `tunneld`: reads its command line, logs, runs the server, ends with a code.
+
+use std::process::ExitCode;
+
+use tunnel_cli::{exit, exit::Exit, signals};
+use tunneld::server::Server;
+
+use crate::cli::{Output, Serve, Task};
+
+mod cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+fn run(task: Task) -> Result<(), Exit> {
+    let serve = match task {
+        Task::Serve(serve) => serve,
+        Task::Done(Output { result, hint }) => {
+            exit::print(&result);
+            exit::hint(&hint);
+            return Ok(());
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Exit::failed)?;
+    // On a worker: the thread of `block_on` is no worker, and what it accepts would hop to one.
+    let served = runtime.block_on(runtime.spawn(served(*serve)));
+    // A second signal ends at once, whatever still blocks.
+    runtime.shutdown_background();
+    served.map_err(Exit::failed)?
+}
+
+async fn served(serve: Serve) -> Result<(), Exit> {
+    let Serve { config, log, warnings } = serve;
+    log.start();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let server = Server::bind(config).await.map_err(Exit::usage)?;
+    signals::run_until_stopped(|stop| server.run(stop)).await.map_err(Exit::failed)?;
+    Ok(())
+}
