@@ -15,7 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The fields of a request that reach the desktop. Call it after the credential, Host, Origin and `Tunnel-*` have been
-/// read; Host is set again by the desktop, which alone knows its upstream.
+/// read; Host is set again by the desktop, which alone knows its upstream. Expect crosses: its upstream decides when it
+/// wants the body.
 #[must_use]
 pub fn toward_desktop(mut headers: HeaderMap) -> HeaderMap {
     remove_named_by_connection(&mut headers);
@@ -63,9 +64,8 @@ fn is_of_the_connection(name: &str) -> bool {
 
 /// Request fields that end at the edge.
 fn stays_here(name: &str) -> bool {
-    // Expect is answered by us, when the desktop starts to read the body.
     is_of_the_connection(name)
-        || matches!(name, "expect" | "host" | "x-request-id")
+        || matches!(name, "host" | "x-request-id")
         || name.starts_with("tunnel-")
         || is_credential(name)
         || is_of_a_browser(name)
