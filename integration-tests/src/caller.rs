@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
 use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
@@ -70,24 +70,29 @@ impl Caller {
         Self { token: None, ..self.clone() }
     }
 
-    /// A request for `target`, with `Host` and the token, as a start for more.
+    /// A request for `target`, with `Host` and the token.
     #[must_use]
-    pub fn request(&self, method: Method, target: &str) -> http::request::Builder {
-        let request = Request::builder().method(method).uri(target).header(header::HOST, self.authority.as_str());
-        match &self.token {
-            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
-            None => request,
+    pub fn request(&self, method: Method, target: &str, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.parse().expect("a target");
+        let host = HeaderValue::from_str(self.authority.as_str()).expect("an authority");
+        request.headers_mut().insert(header::HOST, host);
+        if let Some(token) = &self.token {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}")).expect("a token");
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
+        request
     }
 
     /// GET, on a connection of its own.
     pub async fn get(&self, target: &str) -> Reply {
-        self.send(self.request(Method::GET, target).body(body::empty()).expect("a target")).await
+        self.send(self.request(Method::GET, target, body::empty())).await
     }
 
     /// POST, on a connection of its own.
     pub async fn post(&self, target: &str, body: Body) -> Reply {
-        self.send(self.request(Method::POST, target).body(body).expect("a target")).await
+        self.send(self.request(Method::POST, target, body)).await
     }
 
     /// Any request, on an HTTP/1.1 connection of its own.

@@ -68,11 +68,11 @@ impl TestClient {
     pub async fn connected(&self, times: usize) -> Connected {
         let what = format!("the client connects ({times})");
         let nth = || {
-            let connected = self.events().into_iter().filter_map(|event| match event {
+            let mut connected = self.events().into_iter().filter_map(|event| match event {
                 Event::Connected(connected) => Some(connected),
                 _ => None,
             });
-            connected.skip(times - 1).next()
+            connected.nth(times - 1)
         };
         eventually(&what, async || nth()).await
     }

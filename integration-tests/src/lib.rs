@@ -6,6 +6,9 @@
 //! | [`raw`] | an upstream that sends whatever bytes a test writes |
 //! | [`relay`] | a TCP relay that cuts, freezes, delays and throttles |
 //! | [`body`], [`pattern`] | bodies one piece at a time, and endless ones that show damage |
+//! | [`setup`] | a whole tunnel in one line, and its parts in a test's hands |
+//! | [`server`], [`client`] | `tunneld` and `tunnel connect` inside the test's process |
+//! | [`pki`] | a development CA, a certificate, tokens |
 //! | [`caller`] | HTTP/1.1, HTTP/2 or bare bytes toward the server |
 //! | [`binaries`] | the real programs as child processes |
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
@@ -19,5 +22,8 @@ pub mod client;
 pub mod eventually;
 pub mod ollama;
 pub mod pattern;
+pub mod pki;
 pub mod raw;
 pub mod relay;
+pub mod server;
+pub mod setup;

@@ -29,6 +29,9 @@ use crate::{
 type ServerConfig = tunneld::config::Config;
 type ClientConfig = tunnel::config::Config;
 
+/// What a test changes in a configuration.
+type Change<C> = Box<dyn Fn(&mut C) + Send + Sync>;
+
 /// The user of a test that needs no other.
 pub const ALICE: &str = "alice";
 
@@ -39,8 +42,8 @@ pub struct Setup {
     edge: Edge,
     way: Way,
     desktop: Desktop,
-    server: Option<Box<dyn Fn(&mut ServerConfig) + Send + Sync>>,
-    client: Option<Box<dyn Fn(&mut ClientConfig) + Send + Sync>>,
+    server: Option<Change<ServerConfig>>,
+    client: Option<Change<ClientConfig>>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]

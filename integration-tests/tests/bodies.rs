@@ -1,5 +1,7 @@
 //! Bodies in both directions: fixed length and chunked, held back by whoever is slow, at the same time, cut short.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use http::Method;
@@ -30,7 +32,7 @@ async fn uploads_arrive_whole_and_framed_as_they_were() {
         for (told, length, encoding) in
             [(Length::Fixed, BULK.to_string(), ""), (Length::Unknown, String::new(), "chunked")]
         {
-            let request = world.caller().request(Method::POST, "/sink").body(body::generated(BULK, told)).unwrap();
+            let request = world.caller().request(Method::POST, "/sink", body::generated(BULK, told));
             let sunk = world.caller().connect(protocol).await.send(request).await.json().await;
             assert_eq!(sunk, json!({"length": BULK, "damaged_at": null}), "{told:?} over {protocol:?}");
             let received = world.ollama().received().pop().unwrap();
@@ -45,8 +47,8 @@ async fn downloads_arrive_whole_and_framed_as_they_were() {
     let world = Setup::new().start().await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for (query, length) in [("", BULK.to_string()), ("&chunked", String::new())] {
-            let request = world.caller().request(Method::GET, &format!("/bytes?n={BULK}{query}"));
-            let request = request.body(body::empty()).unwrap();
+            let target = format!("/bytes?n={BULK}{query}");
+            let request = world.caller().request(Method::GET, &target, body::empty());
             let mut reply = world.caller().connect(protocol).await.send(request).await;
             assert_eq!(reply.header("content-length"), length, "{query} over {protocol:?}");
             let mut check = Check::default();
@@ -81,7 +83,7 @@ async fn both_directions_flow_at_the_same_time() {
     let world = Setup::new().start().await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (mut pieces, body) = body::stepwise();
-        let request = world.caller().request(Method::POST, "/duplex").body(body).unwrap();
+        let request = world.caller().request(Method::POST, "/duplex", body);
         let mut connection = world.caller().connect(protocol).await;
         let mut reply = connection.send(request).await;
         for piece in ["one", "two", "three"] {
@@ -100,7 +102,7 @@ async fn a_slow_upstream_holds_the_caller_back() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let mut played = world.ollama().play("/api/create");
         let (mut pieces, body) = body::stepwise();
-        let request = caller.request(Method::POST, "/api/create").body(body).unwrap();
+        let request = caller.request(Method::POST, "/api/create", body);
         let mut connection = caller.connect(protocol).await;
         let call = tokio::spawn(async move { connection.send(request).await.json().await });
         let mut exchange = played.next().await;
@@ -131,7 +133,7 @@ async fn a_slow_caller_holds_the_upstream_back() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let mut played = world.ollama().play("/api/pull");
         let mut connection = caller.connect(protocol).await;
-        let request = caller.request(Method::GET, "/api/pull").body(body::empty()).unwrap();
+        let request = caller.request(Method::GET, "/api/pull", body::empty());
         let (mut reply, mut exchange) = tokio::join!(connection.send(request), played.start_ok("text/plain"));
         let mut sent = 0;
         while sent < BUFFERS {
@@ -205,7 +207,7 @@ async fn an_answer_may_come_before_the_upload_is_over() {
     let world = Setup::new().start().await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (mut pieces, body) = body::stepwise();
-        let request = world.caller().request(Method::POST, "/early").body(body).unwrap();
+        let request = world.caller().request(Method::POST, "/early", body);
         let mut connection = world.caller().connect(protocol).await;
         let (reply, ()) = tokio::join!(connection.send(request), async { pieces.send("start").await.unwrap() });
         assert_eq!(reply.status(), 200, "{protocol:?}");
@@ -219,8 +221,8 @@ async fn an_answer_may_come_before_the_upload_is_over() {
 async fn an_early_answer_to_a_large_upload_is_not_lost() {
     let world = Setup::new().start().await;
     for _ in 0..8 {
-        let request = world.caller().request(Method::POST, "/early").body(body::generated(BULK, Length::Fixed));
-        let reply = world.caller().connect(Protocol::Http2).await.send(request.unwrap()).await;
+        let request = world.caller().request(Method::POST, "/early", body::generated(BULK, Length::Fixed));
+        let reply = world.caller().connect(Protocol::Http2).await.send(request).await;
         assert_eq!((reply.status().as_u16(), reply.text().await.as_str()), (200, "there already"));
     }
 }
@@ -283,7 +285,7 @@ async fn a_refused_upload_is_not_read_for_ever() {
     assert_eq!(world.ollama().received().len(), 0, "a length that is told is refused at once");
     let reply = caller.post("/sink", body::generated(1000, Length::Fixed)).await.json().await;
     assert_eq!(reply["length"], 1000);
-    let request = caller.request(Method::POST, "/sink").body(body::generated(1001, Length::Unknown)).unwrap();
+    let request = caller.request(Method::POST, "/sink", body::generated(1001, Length::Unknown));
     let reply = caller.connect(Protocol::Http2).await.send(request).await;
     assert_eq!(reply.error(), (413, "body_too_large"));
     assert_ne!(reply.json().await["error"], Value::Null);

@@ -1,5 +1,7 @@
 //! Whoever leaves, the other side learns it: before the head and after, from the caller to the upstream and back.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use http::{Method, Response};
@@ -21,7 +23,7 @@ const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 /// A call in a task, whose abortion is the caller's leaving.
 async fn call(world: &World, protocol: Protocol, path: &str) -> JoinHandle<Reply> {
     let mut connection = world.caller().connect(protocol).await;
-    let request = world.caller().request(Method::POST, path).body(body::full("{}")).unwrap();
+    let request = world.caller().request(Method::POST, path, body::full("{}"));
     tokio::spawn(async move { connection.send(request).await })
 }
 
@@ -91,7 +93,7 @@ async fn f07_the_caller_leaves_in_the_middle_of_an_upload() {
     for protocol in PROTOCOLS {
         let (mut pieces, body) = body::stepwise();
         let mut connection = world.caller().connect(protocol).await;
-        let request = world.caller().request(Method::POST, "/api/create").body(body).unwrap();
+        let request = world.caller().request(Method::POST, "/api/create", body);
         let call = tokio::spawn(async move { connection.send(request).await });
         let mut exchange = played.next().await;
         pieces.send("half").await.unwrap();
@@ -110,7 +112,7 @@ async fn f07_the_caller_leaves_while_the_upstream_takes_no_more() {
     for protocol in PROTOCOLS {
         let mut connection = world.caller().connect(protocol).await;
         let body = body::generated(1 << 30, Length::Fixed);
-        let request = world.caller().request(Method::POST, "/api/create").body(body).unwrap();
+        let request = world.caller().request(Method::POST, "/api/create", body);
         let call = tokio::spawn(async move { connection.send(request).await });
         let mut exchange = played.next().await;
         // Long enough for every window on the way to fill up behind an upstream that reads nothing.
@@ -154,11 +156,11 @@ async fn t38_nothing_of_a_cancelled_answer_is_in_the_next() {
     let mut played = world.ollama().play("/api/chat");
     let mut connection = caller.connect(Protocol::Http2).await;
     for _ in 0..20 {
-        let request = caller.request(Method::POST, "/api/chat").body(body::empty()).unwrap();
+        let request = caller.request(Method::POST, "/api/chat", body::empty());
         let (reply, mut exchange) = tokio::join!(connection.send(request), played.start_ok("text/plain"));
         exchange.send("old ".repeat(2000)).await.unwrap();
         drop(reply);
-        let request = caller.request(Method::GET, "/echo/new").body(body::empty()).unwrap();
+        let request = caller.request(Method::GET, "/echo/new", body::empty());
         let text = connection.send(request).await.text().await;
         assert!(text.contains("/echo/new") && !text.contains("old"), "{text}");
     }
@@ -239,7 +241,7 @@ async fn the_upstream_leaves_during_an_upload() {
     let mut played = world.ollama().play("/api/create");
     let (mut pieces, body) = body::stepwise();
     let mut connection = world.caller().connect(Protocol::Http2).await;
-    let request = world.caller().request(Method::POST, "/api/create").body(body).unwrap();
+    let request = world.caller().request(Method::POST, "/api/create", body);
     let call = tokio::spawn(async move { connection.send(request).await });
     let mut exchange = played.next().await;
     pieces.send("half").await.unwrap();

@@ -1,8 +1,10 @@
 //! The harness itself: a fake that lies would prove nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use integration_tests::{
     body::{self, Length},
     caller::{Caller, Protocol},
@@ -35,8 +37,9 @@ async fn answers_by_path() {
 #[tokio::test]
 async fn refuses_a_foreign_origin_as_the_real_one_does() {
     let ollama = Ollama::start();
-    let request = caller(&ollama).request(http::Method::GET, "/").header("origin", "https://example.com");
-    let reply = caller(&ollama).send(request.body(body::empty()).unwrap()).await;
+    let mut request = caller(&ollama).request(http::Method::GET, "/", body::empty());
+    request.headers_mut().insert("origin", HeaderValue::from_static("https://example.com"));
+    let reply = caller(&ollama).send(request).await;
     assert_eq!(reply.status(), StatusCode::FORBIDDEN);
     let foreign = Caller::new("localhost.example", ollama.addr(), None);
     assert_eq!(foreign.get("/").await.status(), StatusCode::FORBIDDEN);
@@ -129,7 +132,7 @@ async fn a_killed_one_frees_its_port() {
     let ollama = Ollama::start();
     let addr = ollama.addr();
     let mut connection = caller(&ollama).connect(Protocol::Http1).await;
-    let request = caller(&ollama).request(http::Method::GET, "/").body(body::empty()).unwrap();
+    let request = caller(&ollama).request(http::Method::GET, "/", body::empty());
     connection.send(request).await.text().await;
     ollama.kill();
     eventually("the connection closes", async || connection.is_closed().then_some(())).await;

@@ -1,5 +1,7 @@
 //! Requests and responses as HTTP frames them: methods, statuses without bodies, targets, kept connections, HTTP/2.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use http::{Method, StatusCode, Version};
 use integration_tests::{
     body,
@@ -15,7 +17,7 @@ async fn exchange(
     method: Method,
     target: &str,
 ) -> (StatusCode, String, String) {
-    let request = world.caller().request(method, target).body(body::empty()).unwrap();
+    let request = world.caller().request(method, target, body::empty());
     let reply = connection.send(request).await;
     let (status, length) = (reply.status(), reply.header("content-length").to_owned());
     (status, length, reply.text().await)
@@ -175,7 +177,7 @@ async fn http2_carries_many_streams_on_one_connection() {
     let mut connection = caller.connect(Protocol::Http2).await;
     let mut streams = Vec::new();
     for _ in 0..16 {
-        let request = caller.request(Method::POST, "/api/chat").body(body::empty()).unwrap();
+        let request = caller.request(Method::POST, "/api/chat", body::empty());
         streams.push(tokio::join!(connection.send(request), played.start_ok("application/x-ndjson")));
     }
     // The other way round: the newest first, each while all others wait.

@@ -1,5 +1,7 @@
 //! The main job: a request of a caller reaches the user's desktop, and the answer streams back as it is made.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use http::{Method, StatusCode};
 use integration_tests::{
     body,
@@ -32,7 +34,7 @@ async fn streams_record_by_record(path: &str, content_type: &str, protocol: Prot
     let caller = world.caller();
     let mut played = world.ollama().play(path);
     let mut connection = caller.connect(protocol).await;
-    let request = caller.request(Method::POST, path).body(body::full("{\"stream\":true}")).unwrap();
+    let request = caller.request(Method::POST, path, body::full("{\"stream\":true}"));
     let (mut reply, mut exchange) = tokio::join!(connection.send(request), played.start_ok(content_type));
     assert_eq!((reply.status(), reply.header("content-type")), (StatusCode::OK, content_type));
     assert_eq!(exchange.read_all().await.unwrap(), "{\"stream\":true}");
