@@ -29,11 +29,10 @@ fn run(task: Task) -> Result<(), Exit> {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Exit::failed)?;
-    // On a worker: the thread of `block_on` is no worker, and what it accepts would hop to one.
-    let served = runtime.block_on(runtime.spawn(served(*serve)));
+    let served = runtime.block_on(served(*serve));
     // A second signal ends at once, whatever still blocks.
     runtime.shutdown_background();
-    served.map_err(Exit::failed)?
+    served
 }
 
 async fn served(serve: Serve) -> Result<(), Exit> {

@@ -53,7 +53,7 @@ pub enum StartError {
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
     /// `--cors-origin`.
-    #[error(transparent)]
+    #[error("--cors-origin: {0}")]
     Cors(#[from] CorsOriginError),
 }
 

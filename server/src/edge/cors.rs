@@ -27,7 +27,7 @@ pub struct CorsPolicy {
 
 /// Why an origin cannot be on the list.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("--cors-origin '{origin}' {problem}")]
+#[error("'{origin}' {problem}")]
 pub struct CorsOriginError {
     origin: String,
     problem: &'static str,
@@ -189,7 +189,7 @@ mod tests {
             ("", "no scheme"),
         ] {
             let error = CorsPolicy::new(&[given]).unwrap_err().to_string();
-            assert!(error.starts_with("--cors-origin '") && error.contains(problem), "{error}");
+            assert!(error.starts_with('\'') && error.contains(problem), "{error}");
             assert!(!error.contains('\n'));
         }
     }
