@@ -21,15 +21,16 @@ use crate::exit::Exit;
 /// Reads a command line. A variable of the environment that is set but empty counts as not set, as container
 /// runtimes leave them.
 pub fn matches(command: Command, args: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, Exit> {
-    Ok(without_empty_variables(command).try_get_matches_from(args)?)
+    Ok(with_variables(command).try_get_matches_from(args)?)
 }
 
-fn without_empty_variables(command: Command) -> Command {
+/// The names of variables follow one rule, which each help states once: not one by one.
+fn with_variables(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
-        if empty { arg.env(None::<&str>) } else { arg }
+        if empty { arg.env(None::<&str>) } else { arg.hide_env(true) }
     });
-    command.mut_subcommands(without_empty_variables)
+    command.mut_subcommands(with_variables)
 }
 
 /// Whether the user lets programs use colours at all (<https://no-color.org>).

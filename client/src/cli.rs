@@ -25,20 +25,22 @@ The server's owner makes tokens:  tunneld token --user NAME --server https://tun
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
-  tunnel connect --token-file token                     the token names the server; Ollama runs here
-  tunnel connect --token-file token --to 8080           llama-server or another HTTP server on port 8080
-  tunnel connect --token-file token --allow inference   callers may run models, not delete or pull them
+  tunnel connect --token-file token                     Ollama on this machine, server as the token says
+  tunnel connect --token-file token --to 8080           another HTTP server of this machine
+  tunnel connect --token-file token --allow inference   run models; do not delete or pull them
   tunnel connect --token-file token --allow 'GET /api/tags' --allow 'POST /api/chat'
   tunnel connect --config tunnel.toml                   keys are these flags without the dashes
 
-Each setting: flag, else environment, else file, else default.
-Exit codes: 0 stopped on request, 64 wrong usage or configuration, 77 refused by the server for good.";
+Each setting: flag, else environment (--token-file is TUNNEL_TOKEN_FILE, --log-level RUST_LOG),
+else file, else default. Commas separate several rules.
+
+Exit codes: 0 stopped on request, 64 wrong usage or configuration, 77 refused for good.";
 
 const TO_HELP: &str = "Where requests go: URL, HOST:PORT or PORT [default: http://127.0.0.1:11434]";
 
-#[derive(Debug, Parser)]
-#[command(name = "tunnel", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
 /// Makes Ollama, or any HTTP server on this machine, reachable through your own tunneld server
+#[derive(Debug, Parser)]
+#[command(name = "tunnel", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -70,7 +72,7 @@ struct Settings {
     token_file: Option<PathBuf>,
 
     /// The token itself; others on this machine can see it in ps, so prefer the file or the variable
-    #[arg(long, env = "TUNNEL_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "TUNNEL_TOKEN")]
     token: Option<String>,
 
     /// Server to connect to [default: the one that the token names]
@@ -92,12 +94,12 @@ struct Settings {
     #[arg(long, value_name = "RULE", env = "TUNNEL_ALLOW", value_delimiter = ',')]
     allow: Option<Vec<String>>,
 
-    /// Log level, or levels per module as in info,tunnel=debug
+    /// Log level, or one per module as in info,tunnel=debug
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
     log_level: Option<String>,
 
-    /// Shape of log lines [default: text]
-    #[arg(long, value_name = "FORMAT", env = "TUNNEL_LOG_FORMAT")]
+    /// Shape of log lines: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TUNNEL_LOG_FORMAT", hide_possible_values = true)]
     log_format: Option<log::Format>,
 }
 

@@ -33,11 +33,11 @@ Exit codes: 0 stopped on request, 64 wrong usage or configuration.";
 const SERVE_EXAMPLES: &str = "\
 Examples:
   tunneld serve --tls-cert server.pem --tls-key server-key.pem --jwt-secret-file secret
-  tunneld serve --plain-http --public-url https://tunnel.example.com --trusted-proxy 127.0.0.1 --jwt-secret-file secret
-  tunneld serve --config /etc/tunneld.toml      keys are these flags without the dashes, lists are [\"a\", \"b\"]
-  TUNNELD_JWT_SECRET_FILE=secret tunneld serve --plain-http --stream-deadline 10m
+  tunneld serve --plain-http --trusted-proxy 127.0.0.1 --jwt-secret-file secret    behind nginx
+  tunneld serve --config tunneld.toml       keys are these flags without the dashes
 
-Each setting: flag, else environment, else file, else default. Commas separate several values of one setting.";
+Each setting: flag, else environment (--tls-cert is TUNNELD_TLS_CERT, --log-level RUST_LOG), else
+file, else default. Commas separate several values of one setting; in the file they are a list.";
 
 /// Lets people reach the Ollama on their own desktops through this server
 #[derive(Debug, Parser)]

@@ -9,10 +9,11 @@ use super::Output;
 
 const EXAMPLES: &str = "\
 Examples:
-  tunneld certs --out certs                                             for this computer
-  tunneld certs --out certs --host tunnel.example.com --host 10.0.0.5   names and addresses that callers use
+  tunneld certs --out certs
+  tunneld certs --out certs --host tunnel.example.com --host 10.0.0.5
 
-For development and private networks: everyone who connects must be given ca.pem. The CA's key is thrown away.";
+For development and private networks: everyone who connects must be given ca.pem. The CA's key is
+thrown away.";
 
 /// The flags.
 #[derive(Debug, clap::Args)]

@@ -33,7 +33,7 @@ pub(super) struct Settings {
     )]
     pub(super) plain_http: Option<bool>,
 
-    /// Where callers reach this server [default: the host that they ask for]
+    /// Where callers reach this server [default: the host they ask for]
     #[arg(long, value_name = "URL", env = "TUNNELD_PUBLIC_URL", help_heading = "Listening")]
     pub(super) public_url: Option<String>,
 
@@ -57,7 +57,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "AUD", env = "TUNNELD_JWT_AUDIENCE", help_heading = "Tokens")]
     pub(super) jwt_audience: Option<String>,
 
-    /// Users (sub) who are let in; may be repeated [default: everyone with a good token]
+    /// Users (sub) who are let in; may be repeated [default: all with a good token]
     #[arg(long, value_name = "USER", env = "TUNNELD_ALLOW_USER", value_delimiter = ',', help_heading = "Tokens")]
     pub(super) allow_user: Option<Vec<String>>,
 
@@ -97,15 +97,15 @@ pub(super) struct Settings {
     #[arg(long, value_name = "SIZE", env = "TUNNELD_MAX_BODY", help_heading = "Limits")]
     pub(super) max_body: Option<String>,
 
-    /// Origins of web pages that may call, scheme, host and port; may be repeated [default: none]
+    /// Origins of web pages that may call, as in https://HOST; may be repeated [default: none]
     #[arg(long, value_name = "ORIGIN", env = "TUNNELD_CORS_ORIGIN", value_delimiter = ',', help_heading = "Web pages")]
     pub(super) cors_origin: Option<Vec<String>>,
 
-    /// Log level, or levels per module as in info,tunneld=debug [default: info]
+    /// Log level, or one per module as in info,tunneld=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", help_heading = "Logs")]
     pub(super) log_level: Option<String>,
 
-    /// Shape of log lines [default: text]
-    #[arg(long, value_name = "FORMAT", env = "TUNNELD_LOG_FORMAT", help_heading = "Logs")]
+    /// Shape of log lines: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TUNNELD_LOG_FORMAT", help_heading = "Logs", hide_possible_values = true)]
     pub(super) log_format: Option<log::Format>,
 }

@@ -20,14 +20,15 @@ use super::{
 
 const EXAMPLES: &str = "\
 Examples:
-  tunneld token --user bob --server https://tunnel.example.com --jwt-secret-file secret > token
-                                       for bob's desktop: tunnel connect --token-file token
-  tunneld token --user bob --scope proxy --ttl 30d --jwt-secret-file secret
-                                       for a program that calls: OPENAI_API_KEY, Authorization: Bearer
-  export OLLAMA_HOST=$(tunneld token --user bob --url --server https://tunnel.example.com --jwt-secret-file secret)
-                                       for programs that know no key: the token is in the URL, and good for inference only
+  tunneld token --user bob --server https://tunnel.example.com --config tunneld.toml > token
+      for bob's desktop:   tunnel connect --token-file token
+  tunneld token --user bob --scope proxy --ttl 30d --config tunneld.toml
+      for a program that calls:   export OPENAI_API_KEY=…, or Authorization: Bearer …
+  tunneld token --user bob --url --server https://tunnel.example.com --config tunneld.toml
+      for a program that knows a base URL and no key:   export OLLAMA_HOST=…
 
-With --config, or TUNNELD_CONFIG, secret, audience and server are those of the server's own file.";
+--config reads secret, audience and public URL from the server's own file; flags and TUNNELD_…
+variables do as well.";
 
 /// The flags.
 #[derive(Debug, clap::Args)]
