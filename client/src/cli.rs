@@ -25,7 +25,7 @@ The server's owner makes tokens:  tunneld token --user NAME --server https://tun
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
-  tunnel connect --token-file token                     Ollama on this machine, server as the token says
+  tunnel connect --token-file token                     Ollama here, server as the token says
   tunnel connect --token-file token --to 8080           another HTTP server of this machine
   tunnel connect --token-file token --allow inference   run models; do not delete or pull them
   tunnel connect --token-file token --allow 'GET /api/tags' --allow 'POST /api/chat'

@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span};
 use tunnel_frame::{
     Abort, AbortCode, BodySize, Cut, Frame, FrameReader, FrameWriter, RequestHead, ResponseHead, Stream, Watcher,
-    limits, policy::Policy, strip_hop_by_hop,
+    limits, policy::Policy,
 };
 
 use crate::{
@@ -138,7 +138,7 @@ async fn exchange(
                 () = watch.cut() => return Err(Failure::Cut),
                 Ok(()) = begun => writer.send(&Frame::Continue).await.map_err(|_| Failure::Cut)?,
                 // Answered without a look at the body.
-                response = &mut sending => return relay(&method, response?, &mut watch, writer).await,
+                response = &mut sending => return relay(&service.upstream, &method, response?, &mut watch, writer).await,
             }
         }
         tokio::select! {
@@ -147,18 +147,23 @@ async fn exchange(
             () = watch.cut() => return Err(Failure::Cut),
         }
     };
-    relay(&method, response, &mut watch, writer).await
+    relay(&service.upstream, &method, response, &mut watch, writer).await
 }
 
 /// Relays a response as it comes. What is ready together leaves together; nothing waits for more.
 async fn relay(
+    upstream: &Upstream,
     method: &Method,
     response: Response<Incoming>,
     watch: &mut Watch,
     writer: &mut FrameWriter,
 ) -> Result<(), Failure> {
     let (parts, mut body) = response.into_parts();
-    let head = response_head(method, parts.status, parts.headers, &body);
+    let head = ResponseHead {
+        status: parts.status,
+        body: body_size(method, parts.status, &parts.headers, &body),
+        headers: upstream.response_headers(parts.headers),
+    };
     let too_large = |_| Abort::new(AbortCode::UpstreamError, "the upstream's head is too large");
     writer.queue(&Frame::Response(Box::new(head))).map_err(too_large)?;
     loop {
@@ -195,17 +200,16 @@ async fn send_data(writer: &mut FrameWriter, bytes: Bytes) -> Result<(), Cut> {
     writer.send_bytes(bytes).await
 }
 
-fn response_head(method: &Method, status: StatusCode, mut headers: HeaderMap, body: &Incoming) -> ResponseHead {
+/// What is known of a response's body: announced even where none follows (RFC 9110 §9.3.2, §15.4.5).
+fn body_size(method: &Method, status: StatusCode, headers: &HeaderMap, body: &Incoming) -> BodySize {
     let announced = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-    let size = if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+    if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         announced().map_or(BodySize::Empty, BodySize::Known)
     } else if status == StatusCode::NO_CONTENT {
         BodySize::Empty
     } else {
         body.size_hint().exact().map_or(BodySize::Unknown, BodySize::Known)
-    };
-    strip_hop_by_hop(&mut headers);
-    ResponseHead { status, headers, body: size }
+    }
 }
 
 /// Notices that the stream was cut, whoever has the reader.

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use tunnel_frame::{Abort, AbortCode, BodySize, RequestHead, strip_hop_by_hop};
+use tunnel_frame::{Abort, AbortCode, BodySize, RequestHead, hop};
 use url::Url;
 
 use crate::{body::RequestBody, config::origin};
@@ -86,12 +86,28 @@ impl Upstream {
         }
     }
 
+    /// The end-to-end headers of a response. A redirect to the upstream itself becomes one to a path: only this side
+    /// knows the upstream's address, and nobody else needs it.
+    pub(crate) fn response_headers(&self, mut headers: HeaderMap) -> HeaderMap {
+        hop::strip_hop_by_hop(&mut headers);
+        let to_self = headers.get(header::LOCATION).and_then(|to| to.to_str().ok()?.strip_prefix(&self.origin));
+        let path = match to_self {
+            Some("") => Some(HeaderValue::from_static("/")),
+            Some(path) if path.starts_with('/') => HeaderValue::from_str(path).ok(),
+            _ => None,
+        };
+        if let Some(path) = path {
+            headers.insert(header::LOCATION, path);
+        }
+        headers
+    }
+
     fn request(&self, head: RequestHead, body: RequestBody) -> Result<Request<RequestBody>, Abort> {
         let bad = |_| Abort::new(AbortCode::BadRequest, "the request target is not a path");
         let target = PathAndQuery::try_from(head.target).map_err(bad)?;
         let uri = Uri::try_from(format!("{}{target}", self.origin)).map_err(bad)?;
         let mut headers = head.headers;
-        strip_hop_by_hop(&mut headers);
+        hop::strip_hop_by_hop(&mut headers);
         for name in &NOT_FOR_UPSTREAM {
             headers.remove(name);
         }
@@ -113,4 +129,24 @@ pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_to_the_upstream_is_one_to_a_path() {
+        let upstream = Upstream::new(&Url::parse("http://127.0.0.1:11434").unwrap());
+        for (from, to) in [
+            ("http://127.0.0.1:11434/a?b", "/a?b"),
+            ("http://127.0.0.1:11434", "/"),
+            ("http://127.0.0.1:114349/a", "http://127.0.0.1:114349/a"),
+            ("https://example.com/", "https://example.com/"),
+            ("/a", "/a"),
+        ] {
+            let headers = HeaderMap::from_iter([(header::LOCATION, HeaderValue::from_static(from))]);
+            assert_eq!(upstream.response_headers(headers)[header::LOCATION], to);
+        }
+    }
 }

@@ -30,7 +30,6 @@ pub use codec::{Decoder, Frame, FrameError};
 pub use control::{Control, Welcome};
 pub use driver::{Driver, Event, Role, session};
 pub use head::{BodySize, RequestHead, ResponseHead};
-pub use hop::strip_hop_by_hop;
 pub use pipe::websocket_config;
 pub use pulse::Pulse;
 pub use session::{OpenError, Session};

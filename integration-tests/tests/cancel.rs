@@ -109,17 +109,15 @@ async fn f07_the_caller_leaves_in_the_middle_of_an_upload() {
 async fn f07_the_caller_leaves_while_the_upstream_takes_no_more() {
     let world = Setup::new().start().await;
     let mut played = world.ollama().play("/api/create");
-    for protocol in PROTOCOLS {
-        let mut connection = world.caller().connect(protocol).await;
-        let body = body::generated(1 << 30, Length::Fixed);
-        let request = world.caller().request(Method::POST, "/api/create", body);
-        let call = tokio::spawn(async move { connection.send(request).await });
-        let mut exchange = played.next().await;
-        // Long enough for every window on the way to fill up behind an upstream that reads nothing.
-        let _filling = tokio::time::timeout(SOON, exchange.caller_leaves()).await.expect_err("the caller waits");
-        call.abort();
-        leaves_soon(&mut exchange, &format!("behind a full upload over {protocol:?}")).await;
-    }
+    // Over HTTP/1.1 the caller's FIN is behind the bytes that nobody reads: only the stall timeout can tell.
+    let mut connection = world.caller().connect(Protocol::Http2).await;
+    let request = world.caller().request(Method::POST, "/api/create", body::generated(1 << 30, Length::Fixed));
+    let call = tokio::spawn(async move { connection.send(request).await });
+    let mut exchange = played.next().await;
+    // Long enough for every window on the way to fill up behind an upstream that reads nothing.
+    let _filling = tokio::time::timeout(SOON, exchange.caller_leaves()).await.expect_err("the caller waits");
+    call.abort();
+    leaves_soon(&mut exchange, "behind a full upload").await;
     still_works(&world).await;
 }
 

@@ -208,3 +208,12 @@ async fn the_relay_refuses() {
     relay.admit();
     assert_eq!(caller.get("/").await.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn an_early_answer_is_not_lost_in_a_reset() {
+    let ollama = Ollama::start();
+    for _ in 0..8 {
+        let upload = body::generated(8 << 20, Length::Fixed);
+        assert_eq!(caller(&ollama).post("/early", upload).await.text().await, "there already");
+    }
+}

@@ -56,7 +56,7 @@ async fn no_content_and_not_modified_have_no_body() {
     let world = Setup::new().start().await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let mut connection = world.caller().connect(protocol).await;
-        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::RESET_CONTENT] {
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
             for method in [Method::GET, Method::POST, Method::DELETE, Method::HEAD] {
                 let target = format!("/status/{}", status.as_str());
                 let answer = exchange(&world, &mut connection, method.clone(), &target).await;
@@ -205,7 +205,7 @@ async fn what_is_not_for_a_proxy_is_refused() {
         ("POST /echo HTTP/1.1", "Expect: a-miracle\r\nContent-Length: 0\r\n", "417"),
     ] {
         let answer = caller.raw(format!("{start}\r\n{headers}{fields}Connection: close\r\n\r\n").as_bytes()).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{start}: {answer}");
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{start}: {answer}");
     }
     assert_eq!(world.ollama().received().len(), 0);
 }

@@ -11,11 +11,13 @@
 //! tunnel    the desktops' side: upgrade, welcome, drain, expiry    (never imports proxy)
 //! ```
 //!
-//! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers.
+//! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
+//! table of what can be answered instead.
 
 pub mod auth;
 pub mod config;
 pub mod edge;
+pub mod error;
 pub mod id;
 mod listener;
 pub mod proxy;

@@ -26,12 +26,8 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Identity, LEEWAY, Scope},
-    edge::{
-        self, TUNNEL_NAME,
-        access::Access,
-        credential,
-        error::{ErrorCode, Refusal},
-    },
+    edge::{self, TUNNEL_NAME, access::Access, credential},
+    error::{ErrorCode, Refusal},
     registry::{AdmitError, Admitted, Tunnel},
     server::App,
 };

@@ -2,7 +2,7 @@
 //!
 //! The peer's leaving is seen on the socket itself and not through hyper, which looks at it only while it reads.
 
-use std::{convert::Infallible, io, pin::pin};
+use std::{convert::Infallible, io, pin::pin, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -14,6 +14,10 @@ use tokio::{
 };
 
 use crate::{body::Body, eventually::with_deadline};
+
+/// How long the socket stays open after an answer that did not wait for the request's body: closed at once it would
+/// send a RST, and the answer could be lost. Go's server, which is Ollama's, does the same (`rstAvoidanceDelay`).
+const LINGER: Duration = Duration::from_millis(500);
 
 /// How a connection ends without HTTP's leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +84,7 @@ where
     let mut has_left = false;
     loop {
         tokio::select! {
-            _ended = &mut http => return,
+            _ended = &mut http => break,
             () = peer_leaves(&socket), if !has_left => {
                 has_left = true;
                 leave.send_replace(true);
@@ -96,6 +100,7 @@ where
             }
         }
     }
+    let _closed_by_then = tokio::time::timeout(LINGER, peer_leaves(&socket)).await;
 }
 
 fn nodelay(stream: &TcpStream) -> io::Result<()> {

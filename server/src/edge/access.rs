@@ -9,8 +9,9 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{capability::redact, error::Refusal};
+use super::capability::redact;
 use crate::{
+    error::Refusal,
     id::{RequestId, TunnelId, UserId},
     proxy::Ending,
 };

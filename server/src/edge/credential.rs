@@ -9,10 +9,8 @@ use std::borrow::Cow;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{
-    capability::Capability,
-    error::{ErrorCode, Refusal},
-};
+use super::capability::Capability;
+use crate::error::{ErrorCode, Refusal};
 
 /// Where Anthropic's SDKs put an API key.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -11,6 +11,7 @@ mod location;
 mod tests;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tunnel_frame::hop::{is_hop_by_hop, strip, strip_named_by_connection};
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -19,8 +20,8 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// wants the body.
 #[must_use]
 pub fn toward_desktop(mut headers: HeaderMap) -> HeaderMap {
-    remove_named_by_connection(&mut headers);
-    remove_all(&mut headers, stays_here);
+    strip_named_by_connection(&mut headers);
+    strip(&mut headers, stays_here);
     headers
 }
 
@@ -28,8 +29,8 @@ pub fn toward_desktop(mut headers: HeaderMap) -> HeaderMap {
 /// empty.
 #[must_use]
 pub fn from_desktop(mut headers: HeaderMap, prefix: &str) -> HeaderMap {
-    remove_named_by_connection(&mut headers);
-    remove_all(&mut headers, stays_there);
+    strip_named_by_connection(&mut headers);
+    strip(&mut headers, stays_there);
     location::rewrite(&mut headers, prefix);
     // A desktop's page has no script, no form and no origin: it is powerless in ours (T61). Policies add up, so one of
     // its own can stay.
@@ -47,24 +48,9 @@ pub fn from_desktop(mut headers: HeaderMap, prefix: &str) -> HeaderMap {
     headers
 }
 
-/// Fields of one connection (RFC 9110 §7.6.1), and of framing, which is made afresh from the body's size.
-fn is_of_the_connection(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "content-length"
-            | "http2-settings"
-            | "keep-alive"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    ) || name.starts_with("proxy-")
-}
-
 /// Request fields that end at the edge.
 fn stays_here(name: &str) -> bool {
-    is_of_the_connection(name)
+    is_hop_by_hop(name)
         || matches!(name, "host" | "x-request-id")
         || name.starts_with("tunnel-")
         || is_credential(name)
@@ -104,7 +90,7 @@ fn is_of_a_proxy(name: &str) -> bool {
 
 /// Response fields that end at the edge.
 fn stays_there(name: &str) -> bool {
-    is_of_the_connection(name)
+    is_hop_by_hop(name)
         || matches!(name, "refresh" | "x-request-id")
         || name.starts_with("access-control-")
         || name.starts_with("tunnel-")
@@ -144,26 +130,6 @@ fn commands_a_proxy(name: &str) -> bool {
             | "x-sendfile"
     ) || name.starts_with("x-accel-")
         || name.ends_with("-cdn-cache-control")
-}
-
-/// Removes what the fields of Connection name: whatever it is, the sender meant it for this connection alone.
-fn remove_named_by_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CONNECTION) {
-        return;
-    }
-    let options: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
-    for option in options.iter().flat_map(|value| value.as_bytes().split(|&b| b == b',')) {
-        if let Ok(name) = HeaderName::from_bytes(option.trim_ascii()) {
-            headers.remove(name);
-        }
-    }
-}
-
-fn remove_all(headers: &mut HeaderMap, is_dropped: fn(&str) -> bool) {
-    let dropped: Vec<HeaderName> = headers.keys().filter(|name| is_dropped(name.as_str())).cloned().collect();
-    for name in dropped {
-        headers.remove(name);
-    }
 }
 
 /// Adds a value beside those that are there, once.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, Method, Uri, Version, header, request::Parts, uri::Scheme};
 use percent_encoding::percent_decode_str;
 
-use super::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal};
 
 /// Fields in a request head; hyper's own limit on HTTP/1 is the same.
 pub const MAX_FIELDS: usize = 100;

@@ -17,7 +17,7 @@ use tunnel_frame::{BodySize, Frame, FrameReader, Watcher};
 
 use super::{clock::Clock, timed_out};
 use crate::{
-    edge::error::{
+    error::{
         ErrorCode, Refusal,
         body::{RecordBoundary, StreamFormat},
     },

@@ -20,7 +20,7 @@ use tunnel_frame::{
 pub use self::body::{BodyCut, Ending, ResponseBody};
 use self::clock::{Clock, Expired};
 use crate::{
-    edge::error::{ErrorCode, Refusal},
+    error::{ErrorCode, Refusal},
     id::RequestId,
 };
 

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use tunnel_frame::{Frame, FrameWriter};
 
 use super::clock::Moved;
-use crate::edge::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal};
 
 /// Relays a body to its end, or until the desktop reads no further.
 ///

@@ -94,6 +94,12 @@ impl Refusal {
         &self.message
     }
 
+    /// Whether the request itself was odd, so that nobody can be sure where it ends: an HTTP/1 connection is closed.
+    #[must_use]
+    pub fn leaves_doubt(&self) -> bool {
+        matches!(self.status.as_u16(), 400 | 413 | 417 | 431 | 501 | 505)
+    }
+
     /// What only our log reads.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {

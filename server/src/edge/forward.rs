@@ -1,0 +1,186 @@
+//! A request that may be forwarded: what goes to the desktop, and what the caller gets back.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+use tunnel_frame::BodySize;
+
+use super::{TUNNEL_NAME, access::Access, capability::Capability, headers};
+use crate::{
+    auth::Identity,
+    error::{ErrorCode, Refusal, body::StreamFormat},
+    proxy::{self, Bounds, Forward},
+    server::App,
+};
+
+/// Asks for a deadline, and says in the response which one holds.
+const TUNNEL_DEADLINE: HeaderName = HeaderName::from_static("tunnel-deadline");
+
+/// Sends a request to its desktop.
+pub(super) async fn forward(
+    app: &Arc<App>,
+    identity: &Identity,
+    parts: Parts,
+    body: Incoming,
+    capability: Option<&Capability<'_>>,
+    path: &str,
+    access: &mut Access,
+) -> Result<Response<Unlogged>, Refusal> {
+    if app.is_draining() {
+        return Err(ErrorCode::Draining.into());
+    }
+    let limits = &app.limits;
+    let asked = asked_deadline(&parts.headers)?;
+    let allowed = asked.unwrap_or(limits.stream_deadline).min(limits.max_stream_deadline);
+    let deadline = access.arrived + allowed;
+    let size = body_size(&body);
+    if let (BodySize::Known(size), Some(max)) = (size, limits.max_body)
+        && size > max
+    {
+        return Err(ErrorCode::BodyTooLarge.into());
+    }
+    let name = wanted_name(identity, &parts.headers)?;
+    let tunnel = app
+        .registry
+        .find(&identity.user, name.as_deref(), deadline)
+        .await
+        .map_err(|offline| Refusal::offline(offline.since))?;
+    access.tunnel(tunnel.id);
+    let slot = app.registry.admit_stream(&identity.user).map_err(|_| Refusal::new(ErrorCode::TooManyStreams))?;
+    let request = Forward {
+        expects_continue: parts.headers.contains_key(header::EXPECT),
+        headers: headers::toward_desktop(parts.headers),
+        method: parts.method.clone(),
+        target: path.to_owned(),
+        size,
+        body,
+        scope: identity.scope.bits(),
+        request_id: access.id.clone(),
+    };
+    let bounds = Bounds { deadline, stall: limits.stall_timeout, max_body: limits.max_body };
+    let (head, body) = proxy::forward(&tunnel.session, request, bounds).await?;
+    let prefix = capability.map_or("", |capability| capability.prefix);
+    let mut response = respond(head, body, &parts.method, prefix, path, access);
+    if asked.is_some() {
+        let value = HeaderValue::try_from(format!("{}ms", allowed.as_millis())).expect("a number and a unit");
+        response.headers_mut().insert(TUNNEL_DEADLINE, value);
+    }
+    Ok(response.map(|body| Unlogged { body, slot }))
+}
+
+/// Turns what came over the tunnel into a response for the caller.
+fn respond(
+    head: tunnel_frame::ResponseHead,
+    mut body: proxy::ResponseBody,
+    method: &Method,
+    prefix: &str,
+    path: &str,
+    access: &Access,
+) -> Response<proxy::ResponseBody> {
+    let mut headers = headers::from_desktop(head.headers, prefix);
+    let no_body = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    if let BodySize::Known(size) = head.body
+        && no_body
+    {
+        headers.insert(header::CONTENT_LENGTH, size.into());
+    }
+    if no_body || head.status == StatusCode::NO_CONTENT {
+        body.forget_size();
+    }
+    if let Some(format) = StreamFormat::of(&headers, path) {
+        body.with_terminal_record(format, access.id.clone());
+    }
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// `Tunnel-Deadline: 90s`.
+fn asked_deadline(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let mut values = headers.get_all(TUNNEL_DEADLINE).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let asked = value.to_str().ok().and_then(|text| humantime::parse_duration(text.trim()).ok());
+    match asked {
+        Some(asked) if !asked.is_zero() && values.next().is_none() => Ok(Some(asked)),
+        _ => {
+            let message = "Tunnel-Deadline is not a duration; write it as in '90s' or '2m'.";
+            Err(Refusal::with_message(ErrorCode::BadRequest, message))
+        }
+    }
+}
+
+/// The desktop that a request must go to: the one that its token is bound to, else the one it asks for.
+fn wanted_name(identity: &Identity, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(TUNNEL_NAME).iter();
+    let asked = match (values.next().map(|name| name.to_str()), values.next()) {
+        (None, _) => None,
+        (Some(Ok(name)), None) => Some(name.to_owned()),
+        _ => return Err(Refusal::with_message(ErrorCode::BadRequest, "Tunnel-Name is not one plain name.")),
+    };
+    Ok(identity.tunnel.clone().or(asked))
+}
+
+fn body_size(body: &Incoming) -> BodySize {
+    match body.size_hint().exact() {
+        // An announced length of zero and no announcement look alike; neither has a body.
+        Some(0) => BodySize::Empty,
+        Some(size) => BodySize::Known(size),
+        None => BodySize::Unknown,
+    }
+}
+
+/// A response body whose log line is still with the edge.
+pub(super) struct Unlogged {
+    body: proxy::ResponseBody,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Unlogged {
+    /// From now on the log line ends with the body.
+    pub(super) fn log(self, access: Access) -> Forwarded {
+        Forwarded { body: self.body, access, _slot: self.slot }
+    }
+}
+
+/// A forwarded body, with what ends when it does: the log line and the user's slot.
+pub(crate) struct Forwarded {
+    body: proxy::ResponseBody,
+    access: Access,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.access.ended(self.body.received(), &self.body.ending());
+    }
+}
+
+impl Body for Forwarded {
+    type Data = Bytes;
+    type Error = proxy::BodyCut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, proxy::BodyCut>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
