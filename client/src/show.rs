@@ -23,6 +23,15 @@ fn tame(text: &str) -> String {
     tame
 }
 
+/// A reason in words: `Connection refused`, without the number that the system has for it.
+fn in_words(reason: &str) -> String {
+    let reason = tame(reason);
+    match reason.split_once(" (os error ") {
+        Some((words, rest)) => format!("{words}{}", rest.split_once(')').map_or("", |(_, rest)| rest)),
+        None => reason,
+    }
+}
+
 /// A duration in its two largest units: `5s`, `2m 05s`, `3h 07m`, `4d 11h`.
 fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -47,6 +56,12 @@ mod tests {
         assert_eq!(tame("a\x1b[2J\nb\u{9b}"), "a\\u{1b}[2J\\nb\\u{9b}");
         assert_eq!(tame(&"x".repeat(1000)).len(), 300);
         assert_eq!(tame("caf\u{e9}"), "caf\u{e9}");
+    }
+
+    #[test]
+    fn reasons_have_no_numbers() {
+        assert_eq!(in_words("tcp: Connection refused (os error 111): x"), "tcp: Connection refused: x");
+        assert_eq!(in_words("closed (4001)"), "closed (4001)");
     }
 
     #[test]

@@ -96,7 +96,11 @@ pub enum Ended {
 
 impl Ended {
     pub(crate) fn lost(error: &io::Error) -> Self {
-        Self::Lost(error.to_string())
+        Self::Lost(match error.kind() {
+            // rustls has a link to its manual to say here.
+            io::ErrorKind::UnexpectedEof => "it ended without a goodbye".into(),
+            _ => error.to_string(),
+        })
     }
 }
 

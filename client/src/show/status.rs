@@ -7,7 +7,7 @@ use tunnel::{
     event::{Connected, Event},
 };
 
-use super::{Recipes, rough, tame};
+use super::{Recipes, in_words, rough, tame};
 
 /// How things stand, folded from events.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Status {
             }
             Phase::Connecting { .. } | Phase::Online { .. } => {
                 self.phase = Phase::Offline { since: now, next };
-                vec![Say::Line(Mood::Bad, format!("offline: {}", tame(reason)))]
+                vec![Say::Line(Mood::Bad, format!("offline: {}", in_words(reason)))]
             }
         }
     }
@@ -138,7 +138,7 @@ impl Status {
         self.upstream_down = true;
         let upstream = config::origin(&self.recipes.upstream);
         let what_to_do = if upstream == config::DEFAULT_UPSTREAM { "start it with `ollama serve`" } else { "start it" };
-        let error = tame(error);
+        let error = in_words(error);
         vec![Say::Line(
             Mood::Bad,
             format!("{upstream} does not answer ({error}): {what_to_do}; callers get 502 until then"),
