@@ -1,6 +1,6 @@
 //! The real `tunnel`, as a shell and a service manager start it: exit codes, layers, no secret in sight.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is a finding")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

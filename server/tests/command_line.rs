@@ -1,6 +1,6 @@
 //! The real `tunneld`, as a shell and a container runtime start it: exit codes, layers, what goes where.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is a finding")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,
@@ -150,4 +150,12 @@ fn certificates_serve_at_once_and_are_not_replaced_by_accident() {
     assert!(shell.mistake("certs --out certs").contains("--force"));
     shell.result("certs --out certs --force");
     assert!(shell.mistake("certs --out other --host https://x").starts_with("error: --host: "));
+}
+
+#[test]
+fn the_example_file_has_only_known_keys() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tunneld.example.toml");
+    // Its certificate and secret are not there, which is noticed after every key has been read.
+    let line = Shell::new().mistake(&format!("check --config {}", example.display()));
+    assert!(line.contains("/etc/tunneld/secret cannot be read"), "{line}");
 }

@@ -10,7 +10,7 @@ pub(crate) fn show(event: &Event, recipes: &Recipes) {
     let upstream = config::origin(&recipes.upstream);
     match event {
         Event::Connecting { server, attempt } => {
-            info!(target: "tunnel", server = config::origin(server), attempt, "connecting")
+            info!(target: "tunnel", server = config::origin(server), attempt, "connecting");
         }
         Event::Connected(connected) => {
             let expires = connected.token_expires.map(|time| humantime::format_rfc3339_seconds(time).to_string());
@@ -26,7 +26,7 @@ pub(crate) fn show(event: &Event, recipes: &Recipes) {
         Event::Refused { code, message, retry_in } => warn!(target: "tunnel", ?code, ?message, ?retry_in, "refused"),
         Event::RoundTrip(rtt) => debug!(target: "tunnel", ?rtt, "heartbeat"),
         Event::UpstreamDown { error } => {
-            warn!(target: "tunnel", upstream, ?error, "the upstream does not answer; callers get 502")
+            warn!(target: "tunnel", upstream, ?error, "the upstream does not answer; callers get 502");
         }
         Event::UpstreamUp => info!(target: "tunnel", upstream, "the upstream answers"),
         Event::Requests { in_flight, total } => debug!(target: "tunnel", in_flight, total, "requests"),

@@ -97,7 +97,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "SIZE", env = "TUNNELD_MAX_BODY", help_heading = "Limits")]
     pub(super) max_body: Option<String>,
 
-    /// Origins of web pages that may call, as in https://HOST; may be repeated [default: none]
+    /// Origins of web pages that may call, with their scheme; may be repeated [default: none]
     #[arg(long, value_name = "ORIGIN", env = "TUNNELD_CORS_ORIGIN", value_delimiter = ',', help_heading = "Web pages")]
     pub(super) cors_origin: Option<Vec<String>>,
 
