@@ -99,14 +99,14 @@ port_in() {
 
 # --- tunneld, and a desktop behind it.
 
-# build PROFILE [FLAG...]: builds both programs, and what the flags name; sets $BIN, the folder they are in.
+# build PROFILE: builds all programs; sets $BIN, the folder they are in. Always all, because cargo builds what they share
+# anew when another choice of programs asks for other features of it.
 build() {
     local profile=$1
-    shift
     have cargo || die "cargo is missing: install Rust first (https://rustup.rs)"
     need cc build-essential || exit 1
     cargo build --locked --profile "$profile" --manifest-path "$ROOT/Cargo.toml" \
-        -p tunneld -p tunnel --bin tunneld --bin tunnel "$@" || die "the build failed"
+        --workspace --bins || die "the build failed"
     BIN="$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
     BIN="$BIN/$([[ $profile == dev ]] && echo debug || echo "$profile")"
