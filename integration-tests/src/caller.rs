@@ -3,7 +3,10 @@
 //! A request has a connection of its own unless the test opens one and sends several on it. Dropping a reply drops
 //! its connection: that is how a caller leaves.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
@@ -11,16 +14,18 @@ use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
+    rt::Executor,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    runtime::Runtime,
 };
 use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     body::{self, Body},
@@ -102,18 +107,10 @@ impl Caller {
 
     /// A connection for several requests.
     pub async fn connect(&self, protocol: Protocol) -> Connection {
-        let io = TokioIo::new(self.socket(protocol).await);
-        let (sender, driver) = match protocol {
-            Protocol::Http1 => {
-                let (sender, driver) = http1::handshake(io).await.expect("HTTP/1.1");
-                (Sender::Http1(sender), tokio::spawn(async { drop(driver.await) }))
-            }
-            Protocol::Http2 => {
-                let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
-                (Sender::Http2(sender), tokio::spawn(async { drop(driver.await) }))
-            }
-        };
-        Connection { sender, authority: self.authority.clone(), driver: Arc::new(Driver::new(driver)) }
+        let tasks = Tasks { close: CancellationToken::new() };
+        let opened = runtime().spawn(open(self.clone(), protocol, tasks.clone()));
+        let sender = with_deadline("HTTP with the server", opened).await.expect("a connection");
+        Connection { sender, authority: self.authority.clone(), close: Arc::new(tasks.close.drop_guard()) }
     }
 
     /// A socket with TLS done and this protocol agreed on, and nothing sent yet.
@@ -155,6 +152,44 @@ impl Caller {
     }
 }
 
+/// Connections have a runtime of their own, so that they close also while a test waits for its other parts to stop.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("callers").enable_all().build().expect("a runtime")
+    });
+    &RUNTIME
+}
+
+/// The tasks of one connection. All of them end at once when it is closed; hyper by itself would still finish sending
+/// the bodies of an HTTP/2 connection.
+#[derive(Debug, Clone)]
+struct Tasks {
+    close: CancellationToken,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        runtime().spawn(self.close.clone().run_until_cancelled_owned(task));
+    }
+}
+
+async fn open(caller: Caller, protocol: Protocol, tasks: Tasks) -> Sender {
+    let io = TokioIo::new(caller.socket(protocol).await);
+    match protocol {
+        Protocol::Http1 => {
+            let (sender, driver) = http1::handshake(io).await.expect("HTTP/1.1");
+            tasks.execute(driver);
+            Sender::Http1(sender)
+        }
+        Protocol::Http2 => {
+            let (sender, driver) = http2::handshake(tasks.clone(), io).await.expect("HTTP/2");
+            tasks.execute(driver);
+            Sender::Http2(sender)
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Sender {
     Http1(http1::SendRequest<Body>),
@@ -166,10 +201,8 @@ enum Sender {
 pub struct Connection {
     sender: Sender,
     authority: Authority,
-    driver: Arc<Driver>,
+    close: Arc<DropGuard>,
 }
-
-type Driver = AbortOnDropHandle<()>;
 
 impl Connection {
     /// Sends a request and waits for the head of its response.
@@ -196,7 +229,7 @@ impl Connection {
             }
         };
         let (head, body) = response.into_parts();
-        Ok(Reply { head, body, read: BytesMut::new(), _connection: Arc::clone(&self.driver) })
+        Ok(Reply { head, body, read: BytesMut::new(), _connection: Arc::clone(&self.close) })
     }
 
     /// Whether the server has closed the connection or asked us to.
@@ -215,7 +248,7 @@ pub struct Reply {
     head: http::response::Parts,
     body: Incoming,
     read: BytesMut,
-    _connection: Arc<Driver>,
+    _connection: Arc<DropGuard>,
 }
 
 impl Reply {
