@@ -48,6 +48,15 @@ impl Program {
         }
     }
 
+    /// How it ended, if it has, and its last words.
+    pub(crate) fn obituary(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let last: Vec<_> = log.lines().rev().take(5).collect();
+        let (name, said) = (self.log.file_stem()?.display(), last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        Some(format!("\n{name} has ended ({status}); its last words:\n{said}"))
+    }
+
     /// Processor time of it and its children so far, in user and system mode.
     pub(crate) fn processor_time(&self) -> io::Result<Duration> {
         let mut ticks = 0;

@@ -73,16 +73,10 @@ pub(crate) async fn run(arguments: &Arguments) -> io::Result<Vec<Measure>> {
     let upstream = Upstream::start()?;
     let setup = Setup::start(arguments, upstream.address).await?;
     let mut bench = Bench { measures: measures(), setup, upstream, arguments };
-    for round in 1..=arguments.rounds() {
-        progress(&format!("round {round} of {}", arguments.rounds()));
-        bench.requests().await?;
-        bench.streams().await?;
-        bench.bodies().await?;
+    match bench.run().await {
+        Ok(()) => Ok(bench.measures),
+        Err(error) => Err(io::Error::other(format!("{error}{}", bench.setup.obituaries()))),
     }
-    bench.writes().await?;
-    bench.memory()?;
-    bench.idle().await?;
-    Ok(bench.measures)
 }
 
 struct Bench<'a> {
@@ -93,6 +87,18 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    async fn run(&mut self) -> io::Result<()> {
+        for round in 1..=self.arguments.rounds() {
+            progress(&format!("round {round} of {}", self.arguments.rounds()));
+            self.requests().await?;
+            self.streams().await?;
+            self.bodies().await?;
+        }
+        self.writes().await?;
+        self.memory()?;
+        self.idle().await
+    }
+
     /// Small requests: how many, at what cost, how soon.
     async fn requests(&mut self) -> io::Result<()> {
         let time = self.arguments.time();

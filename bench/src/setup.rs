@@ -57,6 +57,11 @@ impl Setup {
         }
         Ok(setup)
     }
+
+    /// Which programs have ended, though nobody asked them to.
+    pub(crate) fn obituaries(&mut self) -> String {
+        [&mut self.hop, &mut self.server, &mut self.client].into_iter().filter_map(Program::obituary).collect()
+    }
 }
 
 impl Stage {
