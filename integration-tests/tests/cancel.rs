@@ -8,12 +8,13 @@ use http::{Method, Response};
 use integration_tests::{
     body::{self, Length},
     caller::{Protocol, Reply},
-    eventually::with_deadline,
+    eventually::{eventually, with_deadline},
     ollama::{Cut, Exchange},
     pattern,
     setup::{Setup, World},
 };
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
+use tunnel::event::Event;
 
 /// F07: how soon the upstream's socket closes after the caller has left.
 const SOON: Duration = Duration::from_millis(500);
@@ -31,6 +32,15 @@ async fn leaves_soon(exchange: &mut Exchange, when: &str) {
     let started = Instant::now();
     exchange.caller_leaves().await;
     assert!(started.elapsed() < SOON, "{when}: the upstream's socket closed after {:?}", started.elapsed());
+}
+
+/// What the desktop says of itself.
+fn in_flight(world: &World) -> usize {
+    let counts = world.client().events().into_iter().filter_map(|event| match event {
+        Event::Requests { in_flight, .. } => Some(in_flight),
+        _ => None,
+    });
+    counts.last().unwrap_or(0)
 }
 
 async fn still_works(world: &World) {
@@ -116,8 +126,17 @@ async fn f07_the_caller_leaves_while_the_upstream_takes_no_more() {
     let mut exchange = played.next().await;
     // Long enough for every window on the way to fill up behind an upstream that reads nothing.
     let _filling = tokio::time::timeout(SOON, exchange.caller_leaves()).await.expect_err("the caller waits");
+    assert_eq!(in_flight(&world), 1);
     call.abort();
-    leaves_soon(&mut exchange, "behind a full upload").await;
+    let started = Instant::now();
+    eventually("the desktop lets go", async || (in_flight(&world) == 0).then_some(())).await;
+    assert!(started.elapsed() < SOON, "the desktop let go after {:?}", started.elapsed());
+    // The FIN, too, is behind the bytes that this upstream has not read.
+    let mut end = exchange.read().await;
+    while let Some(Ok(_)) = end {
+        end = exchange.read().await;
+    }
+    assert!(end.is_some(), "a body that was cut is no whole body");
     still_works(&world).await;
 }
 
