@@ -7,6 +7,7 @@
 //! * [`signals`]: the first SIGTERM or Ctrl-C drains, the second ends at once.
 
 pub mod exit;
+mod lines;
 pub mod log;
 pub mod settings;
 pub mod signals;

@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use crate::settings;
+pub use crate::lines::LogGuard;
+use crate::{lines::Lines, settings};
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -43,8 +44,13 @@ impl Log {
     }
 
     /// Starts logging to stderr; colours only where someone can see them. At most once in a process.
-    pub fn start(self) {
-        self.start_on(io::stderr, settings::colours_allowed() && io::stderr().is_terminal());
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(self) -> io::Result<LogGuard> {
+        let (lines, guard) = Lines::start(io::stderr())?;
+        self.start_on(lines, settings::colours_allowed() && io::stderr().is_terminal());
+        Ok(guard)
     }
 
     /// Starts logging to `writer`. At most once in a process: a second call changes nothing.

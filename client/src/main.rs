@@ -38,7 +38,7 @@ async fn connected(connect: Connect) -> Result<(), Exit> {
     let warn = || warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let ended = match display {
         Display::Plain => {
-            log.start();
+            let _log = log.start().map_err(Exit::failed)?;
             warn();
             let client = Client::new(config, move |event| plain::show(&event, &recipes)).map_err(Exit::usage)?;
             signals::run_until_stopped(|stop| client.run(stop)).await

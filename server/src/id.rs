@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use thiserror::Error;
@@ -106,7 +107,12 @@ impl RequestId {
     /// A fresh id.
     #[must_use]
     pub fn new() -> Self {
-        Self(uuid::Uuid::now_v7())
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        // Unique, not secret: a system call for better randomness would be one per request.
+        let random = fastrand::u128(..).to_be_bytes();
+        let random = random.first_chunk().expect("16 bytes begin with 10");
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
     }
 }
 

@@ -37,7 +37,7 @@ fn run(task: Task) -> Result<(), Exit> {
 
 async fn served(serve: Serve) -> Result<(), Exit> {
     let Serve { config, log, warnings } = serve;
-    log.start();
+    let _log = log.start().map_err(Exit::failed)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
