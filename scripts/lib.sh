@@ -116,7 +116,8 @@ build() {
 # $SERVER, and exports what `tunneld token` needs.
 start_server() {
     local port
-    "$BIN/tunneld" certs --out "$WORK/certs" --host localhost --host 127.0.0.1 >/dev/null
+    "$BIN/tunneld" certs --out "$WORK/certs" --host localhost --host 127.0.0.1 >"$WORK/certs.log" 2>&1 ||
+        die "$(<"$WORK/certs.log")"
     CA="$WORK/certs/ca.pem"
     (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$WORK/secret")
     background "$WORK/tunneld.log" "$BIN/tunneld" serve --listen 127.0.0.1:0 \
@@ -135,7 +136,8 @@ start_server() {
 token() {
     local file=$1 user=$2
     shift 2
-    (umask 077 && "$BIN/tunneld" token --jwt-secret-file "$WORK/secret" --user "$user" "$@" >"$file")
+    (umask 077 && "$BIN/tunneld" token --jwt-secret-file "$WORK/secret" --user "$user" "$@" >"$file" 2>"$WORK/token.log") ||
+        die "$(<"$WORK/token.log")"
 }
 
 # start_desktop USER UPSTREAM [FLAG...]: starts a client of USER in front of UPSTREAM and waits until the server has it.
