@@ -9,6 +9,9 @@
 //! | [`setup`] | a whole tunnel in one line, and its parts in a test's hands |
 //! | [`server`], [`client`] | `tunneld` and `tunnel connect` inside the test's process |
 //! | [`pki`] | a development CA, a certificate, tokens |
+//! | [`jwt`] | tokens with any claims, of the secret and of an identity provider |
+//! | [`handshake`] | a desktop's handshake by hand, and a desktop that does nothing after it |
+//! | [`refusal`] | what every refusal must look like |
 //! | [`caller`] | HTTP/1.1, HTTP/2 or bare bytes toward the server |
 //! | [`binaries`] | the real programs as child processes |
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
@@ -20,10 +23,13 @@ pub mod body;
 pub mod caller;
 pub mod client;
 pub mod eventually;
+pub mod handshake;
+pub mod jwt;
 pub mod ollama;
 pub mod pattern;
 pub mod pki;
 pub mod raw;
+pub mod refusal;
 pub mod relay;
 pub mod server;
 pub mod setup;

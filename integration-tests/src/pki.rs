@@ -14,7 +14,7 @@ use tunneld::{
 };
 
 /// The secret behind every token. Not one that anybody uses elsewhere.
-const SECRET: &str = "the secret of the integration tests, and of nothing else";
+pub const SECRET: &str = "the secret of the integration tests, and of nothing else";
 
 /// The name by which callers call the server.
 pub const HOST: &str = "localhost";
