@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct Access {
     pub(crate) id: RequestId,
     pub(crate) arrived: Instant,
+    /// The deadline in force, if the caller asked for one: each answer from then on says it.
+    pub(super) deadline: Option<Duration>,
     client: IpAddr,
     method: Method,
     path: String,
@@ -38,6 +40,7 @@ impl Access {
         Self {
             id: RequestId::new(),
             arrived: Instant::now(),
+            deadline: None,
             client,
             method: method.clone(),
             path: redact(target).into_owned(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Asks for a deadline, and says in the response which one holds.
-const TUNNEL_DEADLINE: HeaderName = HeaderName::from_static("tunnel-deadline");
+pub(super) const TUNNEL_DEADLINE: HeaderName = HeaderName::from_static("tunnel-deadline");
 
 /// Sends a request to its desktop.
 pub(super) async fn forward(
@@ -41,6 +41,7 @@ pub(super) async fn forward(
     let limits = &app.limits;
     let asked = asked_deadline(&parts.headers)?;
     let allowed = asked.unwrap_or(limits.stream_deadline).min(limits.max_stream_deadline);
+    access.deadline = asked.map(|_| allowed);
     let deadline = access.arrived + allowed;
     let size = body_size(&body);
     if let (BodySize::Known(size), Some(max)) = (size, limits.max_body)
@@ -69,11 +70,7 @@ pub(super) async fn forward(
     let bounds = Bounds { deadline, stall: limits.stall_timeout, max_body: limits.max_body };
     let (head, body) = proxy::forward(&tunnel.session, request, bounds).await?;
     let prefix = capability.map_or("", |capability| capability.prefix);
-    let mut response = respond(head, body, &parts.method, prefix, path, access);
-    if asked.is_some() {
-        let value = HeaderValue::try_from(format!("{}ms", allowed.as_millis())).expect("a number and a unit");
-        response.headers_mut().insert(TUNNEL_DEADLINE, value);
-    }
+    let response = respond(head, body, &parts.method, prefix, path, access);
     Ok(response.map(|body| Unlogged { body, slot }))
 }
 

@@ -53,6 +53,7 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, request: Request<Incom
     let is_head = request.method() == Method::HEAD;
     let is_http1 = request.version() != Version::HTTP_2;
     let answer = route(&app, request, capability.as_ref(), path, &mut access).await;
+    let deadline = access.deadline;
     let mut response = match answer {
         Ok(Answer::Ours(response)) => ours(access, response),
         Ok(Answer::Forwarded(response)) => {
@@ -73,6 +74,13 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, request: Request<Incom
     };
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, HeaderValue::try_from(id.to_string()).expect("hexadecimal digits"));
+    if let Some(deadline) = deadline {
+        let value = HeaderValue::try_from(format!("{}ms", deadline.as_millis())).expect("a number and a unit");
+        headers.insert(forward::TUNNEL_DEADLINE, value);
+    }
+    if capability.is_some() {
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")); // T33
+    }
     app.cors.decorate(origin, headers);
     response
 }
