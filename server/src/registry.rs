@@ -189,11 +189,8 @@ impl Registry {
     /// # Errors
     /// See [`AdmitError`].
     pub async fn may_admit(&self, user: &UserId, name: &str, instance: Uuid) -> Result<(), AdmitError> {
-        let rival = match self.rival(user, name, instance) {
-            Err(limit) => return Err(limit),
-            Ok(None) => return Ok(()),
-            Ok(Some(rival)) => rival,
-        };
+        let rival = self.lock().rival(user, name, instance, self.limits.tunnels)?;
+        let Some(rival) = rival else { return Ok(()) };
         if rival.session.is_alive(PROBE_WITHIN).await {
             return Err(AdmitError::NameInUse);
         }
@@ -202,28 +199,16 @@ impl Registry {
         Ok(())
     }
 
-    fn rival(&self, user: &UserId, name: &str, instance: Uuid) -> Result<Option<Arc<Tunnel>>, AdmitError> {
-        let users = self.lock();
-        let Some(desktops) = users.connected.get(user) else { return Ok(None) };
-        let mut active = desktops.tunnels.iter().filter(|tunnel| tunnel.takes_requests());
-        match active.clone().find(|tunnel| &*tunnel.name == name) {
-            Some(same) if same.instance == instance => Ok(None),
-            Some(other) => Ok(Some(Arc::clone(other))),
-            None if active.by_ref().count() >= self.limits.tunnels => Err(AdmitError::TunnelLimit),
-            None => Ok(None),
-        }
-    }
-
     /// Admits a tunnel. A predecessor of the same process drains.
     ///
     /// # Errors
     /// See [`AdmitError`]: someone else was faster since [`Self::may_admit`].
     pub fn admit(self: &Arc<Self>, tunnel: Tunnel) -> Result<Admitted, AdmitError> {
-        if self.rival(&tunnel.user, &tunnel.name, tunnel.instance)?.is_some() {
-            return Err(AdmitError::NameInUse);
-        }
         let tunnel = Arc::new(tunnel);
         let mut users = self.lock();
+        if users.rival(&tunnel.user, &tunnel.name, tunnel.instance, self.limits.tunnels)?.is_some() {
+            return Err(AdmitError::NameInUse);
+        }
         let desktops = users.connected.entry(tunnel.user.clone()).or_insert_with(|| Desktops {
             tunnels: Vec::new(),
             streams: Arc::new(Semaphore::new(self.limits.streams)),
@@ -319,6 +304,24 @@ impl Registry {
 }
 
 impl Users {
+    /// The live tunnel of another process that has this name, if any.
+    fn rival(
+        &self,
+        user: &UserId,
+        name: &str,
+        instance: Uuid,
+        limit: usize,
+    ) -> Result<Option<Arc<Tunnel>>, AdmitError> {
+        let Some(desktops) = self.connected.get(user) else { return Ok(None) };
+        let mut active = desktops.tunnels.iter().filter(|tunnel| tunnel.takes_requests());
+        match active.clone().find(|tunnel| &*tunnel.name == name) {
+            Some(same) if same.instance == instance => Ok(None),
+            Some(other) => Ok(Some(Arc::clone(other))),
+            None if active.by_ref().count() >= limit => Err(AdmitError::TunnelLimit),
+            None => Ok(None),
+        }
+    }
+
     fn choose(&self, user: &UserId, name: Option<&str>) -> Option<Arc<Tunnel>> {
         let tunnels = &self.connected.get(user)?.tunnels;
         let fitting = tunnels.iter().filter(|tunnel| tunnel.takes_requests());
@@ -342,3 +345,6 @@ impl Users {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
