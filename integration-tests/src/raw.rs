@@ -104,6 +104,11 @@ impl RawExchange {
         rest.await.map(|_length| std::mem::take(&mut self.read))
     }
 
+    /// Writes `bytes`; whether the caller is still there to take them.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        with_deadline("the raw upstream's bytes are taken", self.stream.write_all(bytes)).await.is_ok()
+    }
+
     /// Writes `bytes`; a caller who has left is no failure.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _caller_has_left = with_deadline("the raw upstream's bytes are taken", self.stream.write_all(bytes)).await;

@@ -1,6 +1,6 @@
 //! A fake Ollama: an HTTP/1.1 server on a port of its own that says what it received.
 //!
-//! Two ways to decide an answer. The path decides it ([`routes`]): the real endpoints with short canned answers, and
+//! Two ways to decide an answer. The path decides it (table in `routes.rs`): the real endpoints with short canned answers, and
 //! a few of our own for echoes and bulk. Or the test plays the upstream itself: after [`Ollama::play`] each request
 //! for that path is an [`Exchange`] in the test's hands, answered byte by byte, or cut.
 //!
