@@ -112,7 +112,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 Ok(opened) => opened,
                 Err(ended) => return Poll::Ready(ended),
             };
-            if let Poll::Ready(Some(close)) = self.poll_requests(cx) {
+            if let Poll::Ready(close) = self.poll_requests(cx) {
                 return Poll::Ready(Ended::Here(close));
             }
             // A new stream's channel is watched only once yamux has been polled again.
@@ -194,8 +194,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Ok(opened)
     }
 
-    /// Sends pings and control messages; ready when the handle asked to close, after what it asked before.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Option<Close>> {
+    /// Sends pings and control messages; ready when the handle asked to close.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Close> {
         let mut state = self.session.shared.lock();
         if !state.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
             state.driver = Some(cx.waker().clone());
@@ -205,18 +205,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             state.rtt = Some(rtt);
         }
         // Errors show up at the next read as well, with their reason.
-        if self.ping_due {
-            _ = ready!(pipe.poll_ping(cx));
+        if self.ping_due && pipe.poll_ping(cx).is_ready() {
             self.ping_due = false;
         }
         while let Some(control) = state.controls.front() {
-            _ = ready!(pipe.poll_control(cx, control));
+            if pipe.poll_control(cx, control).is_pending() {
+                break;
+            }
             state.controls.pop_front();
         }
-        match state.close.take() {
-            Some(close) => Poll::Ready(Some(close)),
-            None => Poll::Pending,
-        }
+        // A peer that does not read cannot put this off.
+        state.close.take().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Notes signs of life; sends a ping after [`limits::PING_AFTER`] of silence and gives up after

@@ -238,6 +238,22 @@ async fn f01_silence_is_noticed_and_streams_are_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_cannot_put_off_a_close() {
+    let (a, mut b) = duplex(256);
+    let server = end(a, Role::Server).await;
+    let (_reader, mut writer) = server.session.open().await.unwrap().split();
+    let full = tokio::spawn(async move { writer.send_bytes(Bytes::from(vec![0; 1 << 20])).await });
+    // It sends, so it lives: an unmasked ping would be a protocol error, a masked one is not.
+    for _ in 0..3 {
+        tokio::io::AsyncWriteExt::write_all(&mut b, &[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    server.session.close(Close::new(CloseCode::TokenExpired, "too old"));
+    assert!(matches!(server.driver.await.unwrap(), Ended::Here(close) if close.code == CloseCode::TokenExpired));
+    assert!(full.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn f17_an_idle_tunnel_lives_and_never_lets_a_minute_pass_in_silence() {
     let (server, desktop) = pair(4096).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;

@@ -83,9 +83,12 @@ pub async fn forward(
     let deadline = clock.left();
     let request_id = request_id.to_string();
     let head = RequestHead { method, target, headers, deadline, request_id, scope, body: size };
-    let upload = send_head(&mut writer, head)
-        .await?
-        .then(|| -> Upload { Box::pin(upload::relay(body, writer, bounds.max_body, clock.moved())) });
+    let has_body = tokio::select! {
+        biased;
+        sent = send_head(&mut writer, head) => sent?,
+        expired = clock.expired() => return Err(timed_out(expired)),
+    };
+    let upload = has_body.then(|| -> Upload { Box::pin(upload::relay(body, writer, bounds.max_body, clock.moved())) });
     let mut exchange = Exchange { reader: &mut reader, clock: &mut clock, upload, may_upload: !expects_continue };
     let head = exchange.response_head().await?;
     // A caller that was never asked for its body keeps it: hyper then closes the connection.
