@@ -36,11 +36,11 @@ async fn leaves_soon(exchange: &mut Exchange, when: &str) {
 
 /// What the desktop says of itself.
 fn in_flight(world: &World) -> usize {
-    let counts = world.client().events().into_iter().filter_map(|event| match event {
+    let mut counts = world.client().events().into_iter().filter_map(|event| match event {
         Event::Requests { in_flight, .. } => Some(in_flight),
         _ => None,
     });
-    counts.last().unwrap_or(0)
+    counts.next_back().unwrap_or(0)
 }
 
 async fn still_works(world: &World) {
