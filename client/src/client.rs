@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_tungstenite::WebSocketStream;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 use tunnel_certs::client::ClientTlsError;
 use tunnel_frame::{
@@ -130,11 +130,11 @@ impl Client {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Final> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut progress = Progress::default();
-        self.shared.clone().look_at_upstream().await;
+        let _looking = AbortOnDropHandle::new(tokio::spawn(self.shared.clone().look_at_upstream()));
         loop {
             let dialled = tokio::select! {
                 dialled = self.dial(&progress) => dialled,
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown => return Ok(self.finish().await),
             };
             let wait = match dialled {
                 Ok((ws, server, token)) => {
@@ -151,7 +151,7 @@ impl Client {
             };
             tokio::select! {
                 () = sleep(wait) => {}
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown => return Ok(self.finish().await),
             }
         }
     }
@@ -217,12 +217,17 @@ impl Client {
     /// Takes no new requests, lets those in flight finish, and closes.
     async fn drain(&self, session: &Session) {
         session.send(Control::Drain { reason: "the client stops".into() });
-        self.shared.tell(Event::Draining { in_flight: self.shared.in_flight.load(Ordering::Relaxed) });
-        self.streams.close();
-        _ = timeout(DRAIN_WITHIN, self.streams.wait()).await;
+        self.finish().await;
         session.close(Close::new(CloseCode::Normal, "the client stops"));
         self.tunnels.close();
         self.tunnels.wait().await;
+    }
+
+    /// Lets the requests in flight finish, also those of tunnels that a server drains.
+    async fn finish(&self) {
+        self.shared.tell(Event::Draining { in_flight: self.shared.in_flight.load(Ordering::Relaxed) });
+        self.streams.close();
+        _ = timeout(DRAIN_WITHIN, self.streams.wait()).await;
     }
 
     /// What to do after the end of a tunnel: the wait before the next dial.

@@ -148,7 +148,8 @@ async fn establish(app: Arc<App>, upgrade: OnUpgrade, identity: Arc<Identity>, d
     let (session, driver) = tunnel_frame::session(ws, Role::Server);
     let Desktop { name, instance, client } = desktop;
     let tunnel = Tunnel::new(identity.user.clone(), name, instance, client, session.clone());
-    let span = info_span!("tunnel", user = %tunnel.user, tunnel = %tunnel.id, name = %tunnel.name);
+    // What a peer wrote is logged as a string, which the text format quotes and escapes (T35).
+    let span = info_span!("tunnel", user = tunnel.user.subject(), tunnel = %tunnel.id, name = &*tunnel.name);
     match app.registry.admit(tunnel) {
         Ok(admitted) => {
             session.send(welcome(admitted.tunnel(), url));
@@ -176,7 +177,7 @@ fn welcome(tunnel: &Tunnel, url: String) -> Control {
 /// server stops.
 async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver: Driver<TokioIo<Upgraded>>) {
     let tunnel = Arc::clone(admitted.tunnel());
-    info!(client = %tunnel.client, instance = %tunnel.instance, "desktop connected");
+    info!(client = &*tunnel.client, instance = %tunnel.instance, "desktop connected");
     let ended = {
         let mut driver = std::pin::pin!(driver.run(|event| match event {
             Event::Control(Control::Drain { reason }) => {
@@ -211,7 +212,7 @@ async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver:
         }
     };
     drop(admitted);
-    info!(%ended, "desktop disconnected");
+    info!(ended = ended.to_string(), "desktop disconnected");
 }
 
 /// Tells the desktop to connect anew, and gives the streams time to finish.

@@ -92,7 +92,7 @@ impl Drop for Access {
             target: "access",
             request = %self.id,
             client = %self.client,
-            user = self.user.as_ref().map(tracing::field::display),
+            user = self.user.as_ref().map(UserId::subject), // as a string, which the text format quotes (T35)
             tunnel = self.tunnel.map(tracing::field::display),
             method = %self.method,
             path = self.path,

@@ -24,8 +24,12 @@ use crate::{
     id::RequestId,
 };
 
-/// hyper drops what it has not yet written when a body fails: a terminal record needs a moment to leave.
-const FLUSH_WITHIN: Duration = Duration::from_millis(250);
+/// hyper drops what it has not yet written when a body fails, the head included. It needs a moment to leave: without
+/// one a caller may see no response at all, and ask again.
+const FLUSH_WITHIN: Duration = Duration::from_millis(20);
+
+/// The same for a terminal record, which nothing else would say.
+const RECORD_WITHIN: Duration = Duration::from_millis(250);
 
 /// Bytes after which a caller that does not read can stop hyper from polling. Until then hyper and the kernel take all.
 const WATCH_AFTER: u64 = 32 * 1024;
@@ -48,7 +52,7 @@ pub struct ResponseBody {
 enum State {
     /// Chunks are coming.
     Open,
-    /// The terminal record was handed to hyper; the cut follows.
+    /// What was handed to hyper may leave; the cut follows.
     Flushing(Pin<Box<Sleep>>, Refusal),
     /// Over.
     Closed(Ending),
@@ -157,19 +161,16 @@ impl ResponseBody {
         }
     }
 
-    /// What hyper gets for a failure: a terminal record where it would be read as one, and then the cut.
-    fn fail(&mut self, refusal: Refusal) -> Result<BodyFrame<Bytes>, BodyCut> {
-        match &self.records {
+    /// Ends the body with a failure. What is returned is a terminal record, where it would be read as one.
+    fn fail(&mut self, refusal: Refusal) -> Option<Bytes> {
+        let (record, wait) = match &self.records {
             Some((boundary, request_id)) if boundary.is_here() => {
-                let record = boundary.format().terminal_record(&refusal, request_id);
-                self.state = State::Flushing(Box::pin(sleep(FLUSH_WITHIN)), refusal);
-                Ok(BodyFrame::data(record))
+                (Some(boundary.format().terminal_record(&refusal, request_id)), RECORD_WITHIN)
             }
-            _ => {
-                self.state = State::Closed(Ending::Cut(refusal.clone()));
-                Err(BodyCut(refusal))
-            }
-        }
+            _ => (None, FLUSH_WITHIN),
+        };
+        self.state = State::Flushing(Box::pin(sleep(wait)), refusal);
+        record
     }
 }
 
@@ -178,27 +179,33 @@ impl Body for ResponseBody {
     type Error = BodyCut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, BodyCut>>> {
-        match &mut self.state {
-            State::Open => match ready!(self.poll_chunk(cx)) {
-                Ok(Some(bytes)) => {
-                    if let Some((boundary, _)) = &mut self.records {
-                        boundary.observe(&bytes);
+        loop {
+            match &mut self.state {
+                State::Open => match ready!(self.poll_chunk(cx)) {
+                    Ok(Some(bytes)) => {
+                        if let Some((boundary, _)) = &mut self.records {
+                            boundary.observe(&bytes);
+                        }
+                        return Poll::Ready(Some(Ok(BodyFrame::data(bytes))));
                     }
-                    Poll::Ready(Some(Ok(BodyFrame::data(bytes))))
+                    Ok(None) => {
+                        self.state = State::Closed(Ending::Complete);
+                        return Poll::Ready(None);
+                    }
+                    Err(refusal) => {
+                        if let Some(record) = self.fail(refusal) {
+                            return Poll::Ready(Some(Ok(BodyFrame::data(record))));
+                        }
+                    }
+                },
+                State::Flushing(wait, refusal) => {
+                    ready!(wait.as_mut().poll(cx));
+                    let refusal = refusal.clone();
+                    self.state = State::Closed(Ending::Cut(refusal.clone()));
+                    return Poll::Ready(Some(Err(BodyCut(refusal))));
                 }
-                Ok(None) => {
-                    self.state = State::Closed(Ending::Complete);
-                    Poll::Ready(None)
-                }
-                Err(refusal) => Poll::Ready(Some(self.fail(refusal))),
-            },
-            State::Flushing(wait, refusal) => {
-                ready!(wait.as_mut().poll(cx));
-                let refusal = refusal.clone();
-                self.state = State::Closed(Ending::Cut(refusal.clone()));
-                Poll::Ready(Some(Err(BodyCut(refusal))))
+                State::Closed(_) => return Poll::Ready(None),
             }
-            State::Closed(_) => Poll::Ready(None),
         }
     }
 
