@@ -134,7 +134,10 @@ impl Client {
         loop {
             let dialled = tokio::select! {
                 dialled = self.dial(&progress) => dialled,
-                () = &mut shutdown => return Ok(self.finish().await),
+                () = &mut shutdown => {
+                    self.finish().await;
+                    return Ok(());
+                }
             };
             let wait = match dialled {
                 Ok((ws, server, token)) => {
@@ -151,7 +154,10 @@ impl Client {
             };
             tokio::select! {
                 () = sleep(wait) => {}
-                () = &mut shutdown => return Ok(self.finish().await),
+                () = &mut shutdown => {
+                    self.finish().await;
+                    return Ok(());
+                }
             }
         }
     }

@@ -73,6 +73,13 @@ impl IdleDesktop {
         text(&mut self.ws).await
     }
 
+    /// Says goodbye in these words.
+    pub async fn close(mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        with_deadline("a goodbye by hand", self.ws.close(Some(frame))).await.expect("an open tunnel");
+        let _answered = self.closed().await;
+    }
+
     /// Reads on until the server closes the tunnel: code and reason, where it gave them.
     pub async fn closed(&mut self) -> Option<(u16, String)> {
         loop {

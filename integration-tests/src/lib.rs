@@ -14,6 +14,7 @@
 //! | [`refusal`] | what every refusal must look like |
 //! | [`caller`] | HTTP/1.1, HTTP/2 or bare bytes toward the server |
 //! | [`binaries`] | the real programs as child processes |
+//! | [`workshop`] | files for them: certificates, a secret, tokens |
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
 //! | [`background`] | a thread and runtime for each part; panics are raised again |
 
@@ -33,3 +34,4 @@ pub mod refusal;
 pub mod relay;
 pub mod server;
 pub mod setup;
+pub mod workshop;

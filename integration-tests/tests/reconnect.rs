@@ -382,4 +382,6 @@ async fn t12_a_new_token_in_the_file_takes_over_before_the_old_one_ends() {
     };
     assert_eq!(times, 2);
     assert_eq!(caller.get("/api/version").await.status(), 200);
+    let gaps: Vec<_> = client.events().iter().filter_map(disconnected).collect();
+    assert!(gaps.is_empty(), "the desktop was gone in between: {gaps:?}");
 }
