@@ -43,8 +43,15 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// How often a refusal is tried again once the server had accepted this desktop.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 
-/// How often the round-trip time is looked at.
-const LOOK_AT_RTT: Duration = Duration::from_secs(5);
+/// How often the round-trip time and the token's file are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A tunnel that is to be replaced sooner than this waits like one that failed, or a server that drains each new
+/// tunnel would be dialled without end.
+const SHORT_LIVED: Duration = Duration::from_secs(1);
+
+/// How long the close of the last tunnel may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A client, configured and not yet connected.
 pub struct Client {
@@ -99,8 +106,8 @@ struct Progress {
 enum Over {
     /// It ended.
     Ended(Ended),
-    /// The server drains it: connect anew first, it finishes by itself.
-    Drained,
+    /// The server drains it, or there is a new token: connect anew first, it finishes by itself.
+    ToReplace,
     /// The client was told to stop.
     Shutdown,
 }
@@ -146,7 +153,8 @@ impl Client {
                     progress.backoff.lasted(since.elapsed());
                     match over {
                         Over::Shutdown => return Ok(()),
-                        Over::Drained => continue,
+                        Over::ToReplace if since.elapsed() < SHORT_LIVED => progress.backoff.failed(),
+                        Over::ToReplace => continue,
                         Over::Ended(ended) => self.ended(&ended, &mut progress)?,
                     }
                 }
@@ -183,7 +191,7 @@ impl Client {
         let (controls, mut control) = mpsc::unbounded_channel();
         let tunnel = self.tunnels.spawn(drive(Arc::clone(&self.shared), driver, controls, self.streams.clone()));
         let mut rtt = None;
-        let mut look = interval(LOOK_AT_RTT);
+        let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -194,7 +202,7 @@ impl Client {
                     }
                     Control::Drain { reason } => {
                         debug!(reason, "the server drains this tunnel");
-                        return Over::Drained;
+                        return Over::ToReplace;
                     }
                     Control::Bye { code, message } => debug!(code, message, "the server says bye"),
                     Control::Unknown => {}
@@ -211,6 +219,11 @@ impl Client {
                             self.shared.tell(Event::RoundTrip(rtt));
                         }
                     }
+                    // A file that cannot be read just now may be in the middle of being replaced.
+                    if self.config.token.read().is_ok_and(|now| now != *token) {
+                        debug!("the token's file has changed");
+                        return Over::ToReplace;
+                    }
                 }
                 () = &mut shutdown => {
                     self.drain(&session).await;
@@ -226,7 +239,7 @@ impl Client {
         self.finish().await;
         session.close(Close::new(CloseCode::Normal, "the client stops"));
         self.tunnels.close();
-        self.tunnels.wait().await;
+        _ = timeout(CLOSE_WITHIN, self.tunnels.wait()).await;
     }
 
     /// Lets the requests in flight finish, also those of tunnels that a server drains.

@@ -10,11 +10,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tunnel_frame::BodySize;
 
-use super::{TUNNEL_NAME, access::Access, capability::Capability, headers};
+use super::{TUNNEL_NAME, access::Access, capability::Capability, headers, linger::Unread};
 use crate::{
     auth::Identity,
     error::{ErrorCode, Refusal, body::StreamFormat},
@@ -30,7 +29,7 @@ pub(super) async fn forward(
     app: &Arc<App>,
     identity: &Identity,
     parts: Parts,
-    body: Incoming,
+    body: Unread<'_>,
     capability: Option<&Capability<'_>>,
     path: &str,
     access: &mut Access,
@@ -63,7 +62,7 @@ pub(super) async fn forward(
         method: parts.method.clone(),
         target: path.to_owned(),
         size,
-        body,
+        body: body.take(),
         scope: identity.scope.bits(),
         request_id: access.id.clone(),
     };
@@ -127,8 +126,8 @@ fn wanted_name(identity: &Identity, headers: &HeaderMap) -> Result<Option<String
     Ok(identity.tunnel.clone().or(asked))
 }
 
-fn body_size(body: &Incoming) -> BodySize {
-    match body.size_hint().exact() {
+fn body_size(body: &Unread<'_>) -> BodySize {
+    match body.size() {
         // An announced length of zero and no announcement look alike; neither has a body.
         Some(0) => BodySize::Empty,
         Some(size) => BodySize::Known(size),

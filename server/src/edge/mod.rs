@@ -13,6 +13,7 @@ pub mod cors;
 pub mod credential;
 mod forward;
 pub mod headers;
+mod linger;
 mod own;
 pub mod target;
 
@@ -28,6 +29,7 @@ use self::{
     access::Access,
     capability::Capability,
     credential::{Credential, Source},
+    linger::Unread,
 };
 use crate::{
     auth::{Identity, Scope},
@@ -111,6 +113,7 @@ async fn route(
         _ => {}
     }
     let (parts, body) = request.into_parts();
+    let body = Unread::new(body, &parts, &app.tasks);
     if let Some(preflight) = app.cors.preflight(&parts) {
         return Ok(Answer::Ours(preflight));
     }

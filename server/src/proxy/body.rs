@@ -163,6 +163,9 @@ impl ResponseBody {
 
     /// Ends the body with a failure. What is returned is a terminal record, where it would be read as one.
     fn fail(&mut self, refusal: Refusal) -> Option<Bytes> {
+        // The desktop need not wait for what is only between us and the caller.
+        self.reader.watcher().reset();
+        self.upload = None;
         let (record, wait) = match &self.records {
             Some((boundary, request_id)) if boundary.is_here() => {
                 (Some(boundary.format().terminal_record(&refusal, request_id)), RECORD_WITHIN)
