@@ -59,6 +59,14 @@ impl Refusal {
         Self::with_message(ErrorCode::TunnelOffline, message)
     }
 
+    /// Others of the user's desktops may be connected, but not the one that was asked for.
+    #[must_use]
+    pub fn desktop_offline() -> Self {
+        let message =
+            "No desktop of this user is connected under that name; GET /api/tunnel/status lists those that are.";
+        Self::with_message(ErrorCode::TunnelOffline, message)
+    }
+
     /// Adds a reason for our log. It never leaves the server.
     #[must_use]
     pub fn because(mut self, detail: impl Into<Cow<'static, str>>) -> Self {

@@ -115,6 +115,8 @@ pub enum AdmitError {
 pub struct Offline {
     /// When the last one was lost, if this process saw it.
     pub since: Option<SystemTime>,
+    /// Desktops of other names are connected.
+    pub others: bool,
 }
 
 /// The user has as many requests in flight as allowed.
@@ -258,7 +260,10 @@ impl Registry {
                 if let Some(tunnel) = users.choose(user, name) {
                     return Ok(tunnel);
                 }
-                let offline = Offline { since: users.lost.get(user).map(|loss| loss.since) };
+                let offline = Offline {
+                    since: users.lost.get(user).map(|loss| loss.since),
+                    others: users.choose(user, None).is_some(),
+                };
                 if !self.may_return(&users, user) || Instant::now() >= give_up {
                     return Err(offline);
                 }

@@ -149,7 +149,7 @@ async fn establish(app: Arc<App>, upgrade: OnUpgrade, identity: Arc<Identity>, d
     let Desktop { name, instance, client } = desktop;
     let tunnel = Tunnel::new(identity.user.clone(), name, instance, client, session.clone());
     // What a peer wrote is logged as a string, which the text format quotes and escapes (T35).
-    let span = info_span!("tunnel", user = tunnel.user.subject(), tunnel = %tunnel.id, name = &*tunnel.name);
+    let span = info_span!("tunnel", user = tunnel.user.subject(), tunnel = %tunnel.id, desktop = &*tunnel.name);
     match app.registry.admit(tunnel) {
         Ok(admitted) => {
             session.send(welcome(admitted.tunnel(), url));

@@ -15,18 +15,18 @@ pub(crate) fn show(event: &Event, recipes: &Recipes) {
         Event::Connected(connected) => {
             let expires = connected.token_expires.map(|time| humantime::format_rfc3339_seconds(time).to_string());
             info!(target: "tunnel",
-                user = ?connected.user, name = ?connected.name, url = config::origin(&connected.public_url),
+                user = connected.user, name = connected.name, url = config::origin(&connected.public_url),
                 upstream, token_expires = expires, "online",
             );
             for (variable, value) in Recipes::variables(connected) {
                 info!(target: "tunnel", "callers: {variable}={value}");
             }
         }
-        Event::Disconnected { reason, retry_in } => warn!(target: "tunnel", ?reason, ?retry_in, "offline"),
-        Event::Refused { code, message, retry_in } => warn!(target: "tunnel", ?code, ?message, ?retry_in, "refused"),
+        Event::Disconnected { reason, retry_in } => warn!(target: "tunnel", reason, ?retry_in, "offline"),
+        Event::Refused { code, message, retry_in } => warn!(target: "tunnel", code, message, ?retry_in, "refused"),
         Event::RoundTrip(rtt) => debug!(target: "tunnel", ?rtt, "heartbeat"),
         Event::UpstreamDown { error } => {
-            warn!(target: "tunnel", upstream, ?error, "the upstream does not answer; callers get 502");
+            warn!(target: "tunnel", upstream, error, "the upstream does not answer; callers get 502");
         }
         Event::UpstreamUp => info!(target: "tunnel", upstream, "the upstream answers"),
         Event::Requests { in_flight, total } => debug!(target: "tunnel", in_flight, total, "requests"),

@@ -28,7 +28,7 @@ impl Recipes {
     /// The command that makes a token for a caller.
     fn mint(&self, user: &str) -> String {
         let issuer = self.issuer.as_ref().map(|issuer| format!(" --issuer {}", quoted(issuer))).unwrap_or_default();
-        format!("tunneld token --user {}{issuer} --scope proxy", quoted(user))
+        format!("tunneld token --user {}{issuer} --scope infer", quoted(user))
     }
 
     /// The block of lines, two spaces in.
@@ -82,7 +82,7 @@ mod tests {
         let expected = "
   https://tunnel.example.com  \u{2192}  http://127.0.0.1:11434
 
-  token   TOKEN=$(tunneld token --user bob --scope proxy)    # on the server: callers need their own
+  token   TOKEN=$(tunneld token --user bob --scope infer)    # on the server: callers need their own
   curl    curl -H \"Authorization: Bearer $TOKEN\" https://tunnel.example.com/api/tags
   Ollama  export OLLAMA_HOST=https://tunnel.example.com/t/$TOKEN
   OpenAI  export OPENAI_BASE_URL=https://tunnel.example.com/v1 OPENAI_API_KEY=$TOKEN
@@ -95,7 +95,7 @@ mod tests {
     fn a_foreign_issuer_and_a_private_ca_are_passed_on() {
         let block = recipes(Some("https://id.example/"), Some(Path::new("my ca.pem"))).block(&connected("it's me"));
         assert!(
-            block.contains(r"tunneld token --user 'it'\''s me' --issuer https://id.example/ --scope proxy"),
+            block.contains(r"tunneld token --user 'it'\''s me' --issuer https://id.example/ --scope infer"),
             "{block}"
         );
         assert!(block.contains("SSL_CERT_FILE='my ca.pem'"), "{block}");

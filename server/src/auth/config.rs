@@ -53,7 +53,7 @@ pub enum AuthConfigError {
     #[error("--jwt-audience is empty; give the exact `aud` of the tokens, or leave the flag out")]
     EmptyAudience,
     /// An empty list lets nobody in.
-    #[error("--allow-user and --require-claim need a value; to let everyone in use --allow-any-user")]
+    #[error("--allow-user and --require-claim need a value; leave them out to let in everyone who has a token")]
     NobodyAllowed,
 }
 

@@ -49,11 +49,10 @@ pub(super) async fn forward(
         return Err(ErrorCode::BodyTooLarge.into());
     }
     let name = wanted_name(identity, &parts.headers)?;
-    let tunnel = app
-        .registry
-        .find(&identity.user, name.as_deref(), deadline)
-        .await
-        .map_err(|offline| Refusal::offline(offline.since))?;
+    let tunnel = app.registry.find(&identity.user, name.as_deref(), deadline).await.map_err(|offline| match name {
+        Some(_) if offline.others => Refusal::desktop_offline(),
+        _ => Refusal::offline(offline.since),
+    })?;
     access.tunnel(tunnel.id);
     let slot = app.registry.admit_stream(&identity.user).map_err(|_| Refusal::new(ErrorCode::TooManyStreams))?;
     let request = Forward {
