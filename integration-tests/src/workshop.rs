@@ -100,8 +100,14 @@ impl Workshop {
 
     /// Starts `tunneld serve` with these settings besides; gives where it listens, too.
     pub async fn serve(&self, more: &[&str]) -> (Program, SocketAddr) {
+        self.serve_on(SocketAddr::from(([127, 0, 0, 1], 0)), more).await
+    }
+
+    /// The same on this address: again, where another was before.
+    pub async fn serve_on(&self, addr: SocketAddr, more: &[&str]) -> (Program, SocketAddr) {
         let mut args = vec!["serve".to_owned()];
         args.extend(self.server_args());
+        args[2] = addr.to_string();
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         let mut server = Program::tunneld(args);
         let addr = server.listening().await;
