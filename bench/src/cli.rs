@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// How long the workloads run that have no other end.
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
-    /// One short round, to see that everything works; the figures mean little.
+    /// One short round, to see that everything works; the figures mean little and the gates nothing.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only the workloads with this text in their name.

@@ -51,5 +51,5 @@ fn main() -> ExitCode {
     };
     let text = if arguments.json { report::json(&measures) } else { report::table(&measures) };
     let _ = io::stdout().write_all(text.as_bytes());
-    if report::failures(&measures) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if arguments.quick || report::failures(&measures) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
