@@ -146,6 +146,26 @@ async fn t30_body_too_large() {
     refusal::check(reply, 413, "body_too_large", Retry::Unsaid, Shape::Ollama).await;
 }
 
+/// The same when the upload was on its way already: refused at the limit, or answered early by the upstream.
+#[tokio::test]
+async fn t30_an_answer_in_the_middle_of_a_large_upload_is_not_lost() {
+    let world = Setup::new().server(|config| config.limits.max_body = Some(1 << 20)).start().await;
+    let caller = world.caller();
+    for (path, told, length, expected) in [
+        ("/sink", body::Length::Unknown, 4 << 20, (413, "body_too_large")),
+        ("/sink", body::Length::Fixed, 4 << 20, (413, "body_too_large")),
+        ("/early", body::Length::Fixed, 1 << 20, (200, "")),
+    ] {
+        for _ in 0..8 {
+            let request = caller.request(Method::POST, path, body::generated(length, told));
+            let answer = caller.connect(Protocol::Http1).await.try_send(request).await;
+            let reply = answer.unwrap_or_else(|error| panic!("the answer was lost: {path} {told:?}: {error:?}"));
+            assert_eq!(reply.error(), expected, "{path} {told:?}");
+        }
+    }
+    assert_eq!(world.client().connections(), 1);
+}
+
 /// A server that closes with bytes of the upload unread sends a RST, and the answer may be lost on the way.
 #[tokio::test]
 async fn a_refusal_of_a_large_upload_is_not_lost() {
