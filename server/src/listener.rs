@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
+use tunnel_certs::ALPN_HTTP2;
 
 use crate::{edge, server::App};
 
@@ -50,7 +51,15 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     app: Arc<App>,
     tls: Option<TlsAcceptor>,
-    http: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+/// What a connection speaks, by ALPN (RFC 7301). It is never guessed from its first bytes, which may never come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
 }
 
 impl Listener {
@@ -69,7 +78,8 @@ impl Listener {
             .max_header_list_size(H2_HEADER_LIST)
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(H2_PING_EVERY);
-        Arc::new(Self { app, tls: tls.map(|config| TlsAcceptor::from(Arc::new(config))), http })
+        let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+        Arc::new(Self { app, tls, http1: http.clone().http1_only(), http2: http.http2_only() })
     }
 
     /// Accepts until the server drains. Connections go on as tasks of the server; what is returned can tell them to
@@ -97,16 +107,20 @@ impl Listener {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
-        let Some(tls) = &self.tls else { return self.serve_http(stream, peer, watcher).await };
+        let Some(tls) = &self.tls else { return self.serve_http(Protocol::Http1, stream, peer, watcher).await };
         let limit = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
         match timeout(HANDSHAKE_WITHIN, tls.accept_with(stream, limit)).await {
-            Ok(Ok(stream)) => self.serve_http(stream, peer, watcher).await,
+            Ok(Ok(stream)) => {
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
+                let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
+                self.serve_http(protocol, stream, peer, watcher).await;
+            }
             Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => debug!(%peer, "TLS handshake took too long"),
         }
     }
 
-    async fn serve_http<S>(&self, stream: S, peer: SocketAddr, watcher: Watcher)
+    async fn serve_http<S>(&self, protocol: Protocol, stream: S, peer: SocketAddr, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -114,8 +128,12 @@ impl Listener {
             let app = Arc::clone(&self.app);
             async move { Ok::<_, std::convert::Infallible>(edge::handle(app, peer.ip(), request).await) }
         });
-        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let stream = TokioIo::new(stream);
+        let http = match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+        };
+        if let Err(error) = watcher.watch(http.serve_connection_with_upgrades(stream, service)).await {
             debug!(%peer, error, "connection ended");
         }
     }
