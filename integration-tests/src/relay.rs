@@ -69,6 +69,7 @@ struct Shared {
     cuts: broadcast::Sender<Cut>,
     accepted: AtomicUsize,
     open: AtomicUsize,
+    ended: AtomicUsize,
     up: AtomicU64,
     down: AtomicU64,
 }
@@ -84,6 +85,7 @@ impl Relay {
             cuts: broadcast::Sender::new(1),
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
         });
@@ -102,8 +104,11 @@ impl Relay {
 
     /// Ends every connection there is, on both sides. New ones are let through.
     pub async fn cut(&self, how: Cut) {
+        // Not until none is open: whoever was cut may be back before anybody looks.
+        let ended = || self.shared.ended.load(Ordering::SeqCst);
+        let all = ended() + self.open();
         let _nobody_is_connected = self.shared.cuts.send(how);
-        eventually("the relay has cut its connections", async || (self.open() == 0).then_some(())).await;
+        eventually("the relay has cut its connections", async || (ended() >= all).then_some(())).await;
     }
 
     /// Stops all bytes, also those of new connections, without closing anything.
@@ -183,6 +188,7 @@ async fn accept(listener: std::net::TcpListener, target: SocketAddr, shared: Arc
         connections.spawn(async move {
             connection(near, target, &shared, cuts).await;
             shared.open.fetch_sub(1, Ordering::SeqCst);
+            shared.ended.fetch_add(1, Ordering::SeqCst);
         });
     }
 }
