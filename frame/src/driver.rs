@@ -141,7 +141,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         let mut inbound = 0;
         while inbound < limits::INBOUND_BURST {
             let polled = self.yamux.poll_next_inbound(cx);
-            while let Some(control) = self.pipe.lock().take_control() {
+            loop {
+                let control = self.pipe.lock().take_control();
+                let Some(control) = control else { break };
                 on_event(Event::Control(control));
             }
             match polled {
@@ -155,9 +157,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                     return Poll::Ready(Ended::Here(close));
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    // Unless the pipe says why, yamux ended the session: the peer broke its protocol.
-                    let violation = || Ended::Here(Close::new(CloseCode::Protocol, format!("yamux: {error}")));
-                    return Poll::Ready(self.pipe.lock().ended().unwrap_or_else(violation));
+                    // Unless the pipe says why, or broke, yamux ended the session: the peer broke its protocol.
+                    let otherwise = || match &error {
+                        yamux::ConnectionError::Io(error) => Ended::lost(error),
+                        error => Ended::Here(Close::new(CloseCode::Protocol, format!("yamux: {error}"))),
+                    };
+                    return Poll::Ready(self.pipe.lock().ended().unwrap_or_else(otherwise));
                 }
                 Poll::Ready(None) => {
                     let away = || Ended::There(Close::new(CloseCode::GoingAway, "yamux session closed"));
@@ -221,25 +226,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// Notes signs of life; sends a ping after [`limits::PING_AFTER`] of silence and gives up after
     /// [`limits::SILENCE`].
     fn heartbeat(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let heard = self.pipe.lock().heard();
+        if self.pipe.lock().heard() {
+            self.heartbeat.last = Instant::now();
+            self.heartbeat.probed = false;
+        }
         let probes = {
             let mut state = self.session.shared.lock();
-            if heard {
-                Probes::Answered(std::mem::take(&mut state.probes))
-            } else {
-                Probes::Waiting(state.probes.len())
-            }
+            // Heard a moment ago counts as well: many probes must not become many pings.
+            let lives = self.heartbeat.last.elapsed() < limits::HEARD_LATELY;
+            if lives { std::mem::take(&mut state.probes) } else { Vec::new() }
         };
-        match probes {
-            Probes::Answered(probes) => probes.into_iter().for_each(|probe| _ = probe.send(())),
-            Probes::Waiting(count) => {
-                self.ping_due |= count > self.heartbeat.probed;
-                self.heartbeat.probed = count;
-            }
+        for probe in probes {
+            _ = probe.send(());
         }
-        if heard {
-            self.heartbeat.probed = 0;
-            self.heartbeat.last = Instant::now();
+        if !self.heartbeat.probed && !self.session.shared.lock().probes.is_empty() {
+            self.heartbeat.probed = true;
+            self.ping_due = true;
         }
         while self.heartbeat.timer.as_mut().poll(cx).is_ready() {
             let silence = self.heartbeat.last.elapsed();
@@ -270,23 +272,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     }
 }
 
-enum Probes {
-    Answered(Vec<tokio::sync::oneshot::Sender<()>>),
-    Waiting(usize),
-}
-
 /// When the peer was last heard, and when to look again.
 struct Heartbeat {
     last: Instant,
-    /// Probes that a ping was already sent for.
-    probed: usize,
+    /// A ping was sent for those who probe, and nothing was heard since.
+    probed: bool,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Heartbeat {
     fn new() -> Self {
         let now = Instant::now();
-        Self { last: now, probed: 0, timer: Box::pin(sleep_until(now + limits::PING_AFTER)) }
+        Self { last: now, probed: false, timer: Box::pin(sleep_until(now + limits::PING_AFTER)) }
     }
 }
 

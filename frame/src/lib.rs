@@ -23,6 +23,7 @@ pub mod policy;
 mod pulse;
 pub mod session;
 pub mod stream;
+mod tally;
 
 pub use abort::{Abort, AbortCode};
 pub use close::{Close, CloseCode, Ended};

@@ -32,6 +32,7 @@ use crate::{
     control::Control,
     limits,
     pulse::Pulse,
+    tally::Tally,
 };
 
 /// tungstenite's configuration for a tunnel; its defaults hold 256 KiB per connection and accept 64 MiB.
@@ -61,6 +62,7 @@ pub(crate) struct Pipe<T> {
     /// Why the pipe ended, once it has.
     ended: Option<Ended>,
     floods: Flood,
+    tally: Tally,
     pings: Pings,
 }
 
@@ -75,6 +77,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Pipe<T> {
             controls: VecDeque::new(),
             ended: None,
             floods: Flood::default(),
+            tally: Tally::default(),
             pings: Pings::default(),
         }
     }
@@ -186,7 +189,14 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Pipe<T> {
             }
             // tungstenite answers pings and closes on the next read, so this loop must go round once more after them.
             match ready!(Pin::new(&mut self.ws).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => self.incoming = bytes,
+                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => {
+                    if self.tally.admit(&bytes) {
+                        self.incoming = bytes;
+                    } else {
+                        let flood = Close::new(CloseCode::Policy, "too many small yamux frames");
+                        self.ended = Some(Ended::Here(flood));
+                    }
+                }
                 Some(Ok(message)) => self.ended = self.on_control_frame(message).err(),
                 Some(Err(error)) => self.ended = Some(ended(&error)),
                 None => self.ended = Some(Ended::Lost("end of stream".into())),

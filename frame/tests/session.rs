@@ -270,6 +270,16 @@ async fn a_live_peer_answers_a_probe_and_a_frozen_one_does_not() {
     assert!(!server.session.is_alive(Duration::from_millis(50)).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn t45_probes_of_a_live_peer_are_no_flood() {
+    let (server, desktop) = pair(4096).await;
+    for _ in 0..1000 {
+        assert!(server.session.is_alive(Duration::from_secs(1)).await);
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    assert!(desktop.session.ended().is_none());
+}
+
 #[tokio::test]
 async fn t48_a_reader_that_never_reads_holds_one_window_and_stops_the_writer() {
     let (server, mut desktop) = pair(1 << 16).await;
