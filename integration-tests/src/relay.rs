@@ -7,7 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -65,6 +65,7 @@ impl Weather {
 
 #[derive(Debug)]
 struct Shared {
+    target: Mutex<SocketAddr>,
     weather: watch::Sender<Weather>,
     cuts: broadcast::Sender<Cut>,
     accepted: AtomicUsize,
@@ -81,6 +82,7 @@ impl Relay {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let addr = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared {
+            target: Mutex::new(target),
             weather: watch::Sender::default(),
             cuts: broadcast::Sender::new(1),
             accepted: AtomicUsize::new(0),
@@ -91,7 +93,7 @@ impl Relay {
         });
         let background = Background::spawn("relay", Flavour::Current, {
             let shared = Arc::clone(&shared);
-            move |stop| accept(listener, target, shared, stop)
+            move |stop| accept(listener, shared, stop)
         });
         Self { addr, shared, _background: background }
     }
@@ -100,6 +102,11 @@ impl Relay {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Carries new connections to `target`: a server that came back on another port. What is open stays.
+    pub fn retarget(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
     /// Ends every connection there is, on both sides. New ones are let through.
@@ -166,7 +173,7 @@ impl Relay {
     }
 }
 
-async fn accept(listener: std::net::TcpListener, target: SocketAddr, shared: Arc<Shared>, stop: CancellationToken) {
+async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let listener = TcpListener::from_std(listener).expect("a reactor");
     let connections = TaskTracker::new();
     loop {
@@ -184,6 +191,7 @@ async fn accept(listener: std::net::TcpListener, target: SocketAddr, shared: Arc
         }
         shared.open.fetch_add(1, Ordering::SeqCst);
         let cuts = shared.cuts.subscribe();
+        let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             connection(near, target, &shared, cuts).await;
