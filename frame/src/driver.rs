@@ -228,12 +228,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     fn heartbeat(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         if self.pipe.lock().heard() {
             self.heartbeat.last = Instant::now();
+            self.heartbeat.heard = true;
             self.heartbeat.probed = false;
         }
         let probes = {
             let mut state = self.session.shared.lock();
             // Heard a moment ago counts as well: many probes must not become many pings.
-            let lives = self.heartbeat.last.elapsed() < limits::HEARD_LATELY;
+            let lives = self.heartbeat.heard && self.heartbeat.last.elapsed() < limits::HEARD_LATELY;
             if lives { std::mem::take(&mut state.probes) } else { Vec::new() }
         };
         for probe in probes {
@@ -275,6 +276,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
 /// When the peer was last heard, and when to look again.
 struct Heartbeat {
     last: Instant,
+    /// It was heard at all.
+    heard: bool,
     /// A ping was sent for those who probe, and nothing was heard since.
     probed: bool,
     timer: Pin<Box<Sleep>>,
@@ -283,7 +286,7 @@ struct Heartbeat {
 impl Heartbeat {
     fn new() -> Self {
         let now = Instant::now();
-        Self { last: now, probed: false, timer: Box::pin(sleep_until(now + limits::PING_AFTER)) }
+        Self { last: now, heard: false, probed: false, timer: Box::pin(sleep_until(now + limits::PING_AFTER)) }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod edge;
 pub mod error;
 pub mod id;
 mod listener;
+mod patience;
 pub mod proxy;
 pub mod registry;
 pub mod server;

@@ -2,7 +2,16 @@
 //!
 //! Nothing of a peer is awaited in the accept loop: one slow handshake delays nobody.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
@@ -22,9 +31,9 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 use tunnel_certs::ALPN_HTTP2;
 
-use crate::{edge, server::App};
+use crate::{edge, patience::Patient, server::App};
 
-/// TLS handshake, and each request head.
+/// TLS handshake, the first request of a connection, and each request head.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes that hyper buffers for a connection (HTTP/1) or stream (HTTP/2) in each direction; its default is 400 KiB.
@@ -37,7 +46,7 @@ const TLS_BUFFER: usize = 64 * 1024;
 /// often a silent connection is asked whether it lives.
 const H2_STREAMS: u32 = 256;
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 
 /// Fields that hyper parses before the edge counts them.
@@ -124,16 +133,25 @@ impl Listener {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn(|request: Request<Incoming>| {
             let app = Arc::clone(&self.app);
+            asked.store(true, Ordering::Relaxed);
             async move { Ok::<_, std::convert::Infallible>(edge::handle(app, peer.ip(), request).await) }
         });
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Patient::new(stream, self.app.limits.stall_timeout));
         let http = match protocol {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         };
-        if let Err(error) = watcher.watch(http.serve_connection_with_upgrades(stream, service)).await {
+        let mut connection = pin!(watcher.watch(http.serve_connection_with_upgrades(stream, service)));
+        let served = match timeout(HANDSHAKE_WITHIN, &mut connection).await {
+            Ok(served) => served,
+            // hyper has no timer for an HTTP/2 connection that never begins.
+            Err(_) if !asked.load(Ordering::Relaxed) => return debug!(%peer, "connection without a request"),
+            Err(_) => connection.await,
+        };
+        if let Err(error) = served {
             debug!(%peer, error, "connection ended");
         }
     }

@@ -66,6 +66,8 @@ struct Users {
 #[derive(Debug)]
 struct Desktops {
     tunnels: Vec<Arc<Tunnel>>,
+    /// Names that were lost lately while others stayed.
+    lost: Vec<(Box<str>, Instant)>,
     streams: Arc<Semaphore>,
 }
 
@@ -213,6 +215,7 @@ impl Registry {
         }
         let desktops = users.connected.entry(tunnel.user.clone()).or_insert_with(|| Desktops {
             tunnels: Vec::new(),
+            lost: Vec::new(),
             streams: Arc::new(Semaphore::new(self.limits.streams)),
         });
         for old in desktops.tunnels.iter().filter(|old| old.name == tunnel.name && old.takes_requests()) {
@@ -232,6 +235,8 @@ impl Registry {
         let mut users = self.lock();
         let Some(desktops) = users.connected.get_mut(&tunnel.user) else { return };
         desktops.tunnels.retain(|other| other.id != tunnel.id);
+        desktops.lost.retain(|(name, at)| *name != tunnel.name && at.elapsed() < LOST_LATELY);
+        desktops.lost.push((tunnel.name.clone(), Instant::now()));
         if desktops.tunnels.is_empty() {
             users.connected.remove(&tunnel.user);
             users.remember_loss(&tunnel.user);
@@ -264,7 +269,7 @@ impl Registry {
                     since: users.lost.get(user).map(|loss| loss.since),
                     others: users.choose(user, None).is_some(),
                 };
-                if !self.may_return(&users, user) || Instant::now() >= give_up {
+                if !self.may_return(&users, user, name) || Instant::now() >= give_up {
                     return Err(offline);
                 }
                 Arc::clone(users.awaited.entry(user.clone()).or_default())
@@ -282,12 +287,20 @@ impl Registry {
         }
     }
 
-    fn may_return(&self, users: &Users, user: &UserId) -> bool {
-        let just_started = self.started.elapsed() < JUST_STARTED;
-        match users.lost.get(user) {
-            Some(loss) => loss.at.elapsed() < LOST_LATELY,
-            // Connected, but not under this name: it would have to connect first.
-            None => just_started && !users.connected.contains_key(user),
+    /// Whether a tunnel for this request is probably about to come back.
+    fn may_return(&self, users: &Users, user: &UserId, name: Option<&str>) -> bool {
+        let lately = |at: &Instant| at.elapsed() < LOST_LATELY;
+        match (users.connected.get(user), name) {
+            // All that there is drains or has just ended.
+            (Some(_), None) => true,
+            (Some(desktops), Some(name)) => {
+                let is_leaving = desktops.tunnels.iter().any(|tunnel| *tunnel.name == *name);
+                is_leaving || desktops.lost.iter().any(|(lost, at)| **lost == *name && lately(at))
+            }
+            (None, _) => match users.lost.get(user) {
+                Some(loss) => lately(&loss.at),
+                None => self.started.elapsed() < JUST_STARTED,
+            },
         }
     }
 

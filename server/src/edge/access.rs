@@ -43,7 +43,7 @@ impl Access {
             deadline: None,
             client,
             method: method.clone(),
-            path: redact(target).into_owned(),
+            path: shortened(redact(target).into_owned()),
             user: None,
             tunnel: None,
             status: None,
@@ -83,6 +83,16 @@ impl Access {
             Ending::Cut(refusal) => self.refused(refusal),
         }
     }
+}
+
+/// Enough of a path for a log: who is not known yet must not fill it.
+fn shortened(mut path: String) -> String {
+    const MOST: usize = 512;
+    if let Some((end, _)) = path.char_indices().nth(MOST) {
+        path.truncate(end);
+        path.push('…');
+    }
+    path
 }
 
 impl Drop for Access {

@@ -2,22 +2,22 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tunnel_frame::BodySize;
 
-use super::{TUNNEL_NAME, access::Access, capability::Capability, headers, linger::Unread};
+use super::{TUNNEL_NAME, access::Access, capability::Capability, headers, linger::RequestBody};
 use crate::{
     auth::Identity,
     error::{ErrorCode, Refusal, body::StreamFormat},
-    proxy::{self, Bounds, Forward},
+    proxy::{self, Bounds, Ending, Forward, NotOpened, Opened, Watch},
     server::App,
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn forward(
     app: &Arc<App>,
     identity: &Identity,
     parts: Parts,
-    body: Unread<'_>,
+    body: RequestBody,
     capability: Option<&Capability<'_>>,
     path: &str,
     access: &mut Access,
@@ -42,34 +42,59 @@ pub(super) async fn forward(
     let allowed = asked.unwrap_or(limits.stream_deadline).min(limits.max_stream_deadline);
     access.deadline = asked.map(|_| allowed);
     let deadline = access.arrived + allowed;
-    let size = body_size(&body);
+    let size = body_size(&body, &parts.headers);
     if let (BodySize::Known(size), Some(max)) = (size, limits.max_body)
         && size > max
     {
         return Err(ErrorCode::BodyTooLarge.into());
     }
     let name = wanted_name(identity, &parts.headers)?;
-    let tunnel = app.registry.find(&identity.user, name.as_deref(), deadline).await.map_err(|offline| match name {
-        Some(_) if offline.others => Refusal::desktop_offline(),
-        _ => Refusal::offline(offline.since),
-    })?;
-    access.tunnel(tunnel.id);
-    let slot = app.registry.admit_stream(&identity.user).map_err(|_| Refusal::new(ErrorCode::TooManyStreams))?;
+    let bounds = Bounds { deadline, stall: limits.stall_timeout };
+    let (opened, slot) = open(app, identity, name.as_deref(), bounds, access).await?;
     let request = Forward {
         expects_continue: parts.headers.contains_key(header::EXPECT),
         headers: headers::toward_desktop(parts.headers),
         method: parts.method.clone(),
         target: path.to_owned(),
         size,
-        body: body.take(),
+        body,
         scope: identity.scope.bits(),
         request_id: access.id.clone(),
     };
-    let bounds = Bounds { deadline, stall: limits.stall_timeout, max_body: limits.max_body };
-    let (head, body) = proxy::forward(&tunnel.session, request, bounds).await?;
+    let (head, body) = proxy::forward(opened, request, limits.max_body).await?;
     let prefix = capability.map_or("", |capability| capability.prefix);
     let response = respond(head, body, &parts.method, prefix, path, access);
-    Ok(response.map(|body| Unlogged { body, slot }))
+    // An HTTP/2 caller may give no window for a single byte.
+    let watch = if parts.version == Version::HTTP_2 { Watch::Now } else { Watch::WhenLarge };
+    Ok(response.map(|body| Unlogged { body, slot, watch }))
+}
+
+/// Opens a stream to the desktop that takes this request. A tunnel that ends just now is no reason to fail: nothing was
+/// sent on it.
+async fn open(
+    app: &App,
+    identity: &Identity,
+    name: Option<&str>,
+    bounds: Bounds,
+    access: &mut Access,
+) -> Result<(Opened, Option<OwnedSemaphorePermit>), Refusal> {
+    loop {
+        let found = app.registry.find(&identity.user, name, bounds.deadline).await;
+        let tunnel = found.map_err(|offline| match name {
+            Some(_) if offline.others => Refusal::desktop_offline(),
+            _ => Refusal::offline(offline.since),
+        })?;
+        access.tunnel(tunnel.id);
+        let slot = app.registry.admit_stream(&identity.user).map_err(|_| Refusal::new(ErrorCode::TooManyStreams))?;
+        match proxy::open(&tunnel.session, bounds).await {
+            Ok(opened) => return Ok((opened, slot)),
+            Err(NotOpened::Late(refusal)) => return Err(refusal),
+            Err(NotOpened::TooMany) if tunnel.takes_requests() => {
+                return Err(Refusal::new(ErrorCode::TooManyStreams).because("too many streams on this tunnel"));
+            }
+            Err(NotOpened::Gone | NotOpened::TooMany) => {}
+        }
+    }
 }
 
 /// Turns what came over the tunnel into a response for the caller.
@@ -125,10 +150,9 @@ fn wanted_name(identity: &Identity, headers: &HeaderMap) -> Result<Option<String
     Ok(identity.tunnel.clone().or(asked))
 }
 
-fn body_size(body: &Unread<'_>) -> BodySize {
-    match body.size() {
-        // An announced length of zero and no announcement look alike; neither has a body.
-        Some(0) => BodySize::Empty,
+fn body_size(body: &RequestBody, headers: &HeaderMap) -> BodySize {
+    match body.size_hint().exact() {
+        Some(0) if !headers.contains_key(header::CONTENT_LENGTH) => BodySize::Empty,
         Some(size) => BodySize::Known(size),
         None => BodySize::Unknown,
     }
@@ -138,25 +162,41 @@ fn body_size(body: &Unread<'_>) -> BodySize {
 pub(super) struct Unlogged {
     body: proxy::ResponseBody,
     slot: Option<OwnedSemaphorePermit>,
+    watch: Watch,
 }
 
 impl Unlogged {
     /// From now on the log line ends with the body.
-    pub(super) fn log(self, access: Access) -> Forwarded {
-        Forwarded { body: self.body, access, _slot: self.slot }
+    pub(super) fn log(mut self, access: Access) -> Forwarded {
+        let lease = Arc::new(Lease(Mutex::new(Some((access, self.slot)))));
+        let watched = Arc::clone(&lease);
+        self.body.watch(self.watch, move |refusal| watched.end(0, &Ending::Cut(refusal)));
+        Forwarded { body: self.body, lease }
     }
 }
 
-/// A forwarded body, with what ends when it does: the log line and the user's slot.
+/// What ends with a stream: the log line and the user's slot. A caller that does not read keeps neither for longer than
+/// its deadline.
+struct Lease(Mutex<Option<(Access, Option<OwnedSemaphorePermit>)>>);
+
+impl Lease {
+    fn end(&self, bytes: u64, ending: &Ending) {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((mut access, _slot)) = held {
+            access.ended(bytes, ending);
+        }
+    }
+}
+
+/// A forwarded body, with what ends when it does.
 pub(crate) struct Forwarded {
     body: proxy::ResponseBody,
-    access: Access,
-    _slot: Option<OwnedSemaphorePermit>,
+    lease: Arc<Lease>,
 }
 
 impl Drop for Forwarded {
     fn drop(&mut self) {
-        self.access.ended(self.body.received(), &self.body.ending());
+        self.lease.end(self.body.received(), &self.body.ending());
     }
 }
 

@@ -1,54 +1,76 @@
-//! The body of a request that is answered without it.
+//! The body of a request, and what becomes of the rest of it when the answer does not need it.
 //!
 //! To close a connection with bytes unread resets it, and the reset can overtake the answer: the caller would see a
-//! broken connection and not the sentence that says why. So what a refused caller is still sending is read for a moment
-//! and forgotten (as RFC 9112 §9.6 advises).
+//! broken connection and not the sentence that says why. So what is still being sent after an early answer is read for
+//! a moment and forgotten (as RFC 9112 §9.6 advises).
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use http::{Version, header, request::Parts};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-/// How long a refused body is read. Clients that look for an early answer find it within this.
+/// How long the rest of a body is read. Clients that look for an early answer find it within this.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How many bytes of it at most.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A body that nobody has taken yet. Dropped so, it is read and forgotten.
-pub(super) struct Unread<'a> {
+/// The body of a request. Dropped before its end, the rest is read and forgotten.
+pub(crate) struct RequestBody {
     body: Option<Incoming>,
-    tasks: &'a TaskTracker,
-    lingers: bool,
+    tasks: TaskTracker,
+    /// HTTP/2 ends one stream alone.
+    shares_connection: bool,
+    /// The caller sends only when it is asked to, which is what the first read does.
+    waits: bool,
 }
 
-impl<'a> Unread<'a> {
-    pub(super) fn new(body: Incoming, request: &Parts, tasks: &'a TaskTracker) -> Self {
-        // HTTP/2 ends one stream alone; who expects 100 Continue has sent nothing, and to read would be to ask for it.
-        let lingers = request.version != Version::HTTP_2 && !request.headers.contains_key(header::EXPECT);
-        Self { body: Some(body), tasks, lingers }
-    }
-
-    /// The body, to be forwarded.
-    pub(super) fn take(mut self) -> Incoming {
-        self.body.take().expect("a body is there until it is taken, once")
-    }
-
-    /// What is known of its size.
-    pub(super) fn size(&self) -> Option<u64> {
-        self.body.as_ref().and_then(|body| body.size_hint().exact())
+impl RequestBody {
+    pub(super) fn new(body: Incoming, request: &Parts, tasks: &TaskTracker) -> Self {
+        let shares_connection = request.version == Version::HTTP_2;
+        let waits = request.headers.contains_key(header::EXPECT);
+        Self { body: Some(body), tasks: tasks.clone(), shares_connection, waits }
     }
 }
 
-impl Drop for Unread<'_> {
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.waits = false;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take()
-            && self.lingers
-            && !body.is_end_stream()
-        {
+        if self.is_end_stream() || self.shares_connection || self.waits {
+            return;
+        }
+        if let Some(body) = self.body.take() {
             self.tasks.spawn(timeout(LINGER, read_and_forget(body)));
         }
     }
@@ -57,7 +79,7 @@ impl Drop for Unread<'_> {
 async fn read_and_forget(mut body: Incoming) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
-        read += frame.data_ref().map_or(0, bytes::Bytes::len);
+        read += frame.data_ref().map_or(0, Bytes::len);
         if read > LINGER_BYTES {
             return;
         }

@@ -29,7 +29,7 @@ use self::{
     access::Access,
     capability::Capability,
     credential::{Credential, Source},
-    linger::Unread,
+    linger::RequestBody,
 };
 use crate::{
     auth::{Identity, Scope},
@@ -57,7 +57,7 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, request: Request<Incom
     let answer = route(&app, request, capability.as_ref(), path, &mut access).await;
     let deadline = access.deadline;
     let mut response = match answer {
-        Ok(Answer::Ours(response)) => ours(access, response),
+        Ok(Answer::Ours(response)) => ours(access, response, is_head),
         Ok(Answer::Forwarded(response)) => {
             access.answered(response.status());
             response.map(|body| Either::Right(body.log(access)))
@@ -65,13 +65,10 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, request: Request<Incom
         Err(refusal) => {
             access.refused(&refusal);
             let mut response = refusal.response(BodyShape::of(path), &id);
-            if is_head {
-                *response.body_mut() = Bytes::new();
-            }
             if is_http1 && refusal.leaves_doubt() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            ours(access, response)
+            ours(access, response, is_head)
         }
     };
     let headers = response.headers_mut();
@@ -113,7 +110,7 @@ async fn route(
         _ => {}
     }
     let (parts, body) = request.into_parts();
-    let body = Unread::new(body, &parts, &app.tasks);
+    let body = RequestBody::new(body, &parts, &app.tasks);
     if let Some(preflight) = app.cors.preflight(&parts) {
         return Ok(Answer::Ours(preflight));
     }
@@ -154,7 +151,12 @@ fn authorise(identity: &Identity, method: &Method, path: &str) -> Result<(), Ref
     Err(ErrorCode::ScopeDenied.into())
 }
 
-fn ours(mut access: Access, response: Response<Bytes>) -> Response<EdgeBody> {
+/// A response of ours. One to HEAD has the length of its body, but not the body (RFC 9110 §9.3.2).
+fn ours(mut access: Access, mut response: Response<Bytes>, is_head: bool) -> Response<EdgeBody> {
     access.answered(response.status());
+    if is_head {
+        let body = std::mem::take(response.body_mut());
+        response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+    }
     response.map(|bytes| Either::Left(Full::new(bytes)))
 }

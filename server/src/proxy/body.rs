@@ -34,6 +34,18 @@ const RECORD_WITHIN: Duration = Duration::from_millis(250);
 /// Bytes after which a caller that does not read can stop hyper from polling. Until then hyper and the kernel take all.
 const WATCH_AFTER: u64 = 32 * 1024;
 
+/// From when on the limits are enforced although nobody polls the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// From the head: an HTTP/2 caller may give no window at all.
+    Now,
+    /// When more came than hyper and the kernel take unasked.
+    WhenLarge,
+}
+
+/// What to do when a limit is reached that nobody polls for.
+type OnExpiry = Box<dyn FnOnce(Refusal) + Send>;
+
 /// A response body that comes over a tunnel.
 pub struct ResponseBody {
     reader: FrameReader,
@@ -42,8 +54,9 @@ pub struct ResponseBody {
     upload: Option<AbortOnDropHandle<Result<(), Refusal>>>,
     size: BodySize,
     received: u64,
-    /// Enforces the limits while hyper does not poll; from [`WATCH_AFTER`] on.
+    /// Enforces the limits while hyper does not poll.
     watchdog: Option<AbortOnDropHandle<()>>,
+    on_expiry: Option<OnExpiry>,
     /// Where a terminal error record would be understood.
     records: Option<(RecordBoundary, RequestId)>,
     state: State,
@@ -81,12 +94,37 @@ impl ResponseBody {
         upload: Option<AbortOnDropHandle<Result<(), Refusal>>>,
         size: BodySize,
     ) -> Self {
-        Self { reader, clock, upload, size, received: 0, watchdog: None, records: None, state: State::Open }
+        Self {
+            reader,
+            clock,
+            upload,
+            size,
+            received: 0,
+            watchdog: None,
+            on_expiry: None,
+            records: None,
+            state: State::Open,
+        }
     }
 
     /// The response is to a HEAD request: whatever length was announced, no body follows.
     pub fn forget_size(&mut self) {
         self.size = BodySize::Empty;
+    }
+
+    /// Resets the stream at its limits even if nobody polls this body, and then calls `on_expiry`.
+    pub fn watch(&mut self, watch: Watch, on_expiry: impl FnOnce(Refusal) + Send + 'static) {
+        self.on_expiry = Some(Box::new(on_expiry));
+        if watch == Watch::Now && !self.is_end_stream() {
+            self.start_watch();
+        }
+    }
+
+    fn start_watch(&mut self) {
+        if let Some(on_expiry) = self.on_expiry.take() {
+            let watch = watch(self.clock.twin(), self.reader.watcher(), on_expiry);
+            self.watchdog = Some(AbortOnDropHandle::new(tokio::spawn(watch)));
+        }
     }
 
     /// If this stream is cut, one last record may say why.
@@ -132,9 +170,8 @@ impl ResponseBody {
             Poll::Ready(Ok(Some(Frame::Chunk(bytes)))) => {
                 self.clock.note();
                 self.received += bytes.len() as u64;
-                if self.watchdog.is_none() && self.received > WATCH_AFTER {
-                    self.watchdog =
-                        Some(AbortOnDropHandle::new(tokio::spawn(watch(self.clock.twin(), self.reader.watcher()))));
+                if self.received > WATCH_AFTER {
+                    self.start_watch();
                 }
                 match self.size {
                     BodySize::Known(size) if self.received > size => Poll::Ready(Err(wrong_length())),
@@ -229,11 +266,11 @@ impl Body for ResponseBody {
     }
 }
 
-/// Resets the stream at its limit although nobody polls the body: the desktop must not wait for a caller that does not
-/// read.
-async fn watch(mut clock: Clock, stream: Watcher) {
-    clock.expired().await;
+/// The desktop, and what is counted for the user, must not wait for a caller that does not read.
+async fn watch(mut clock: Clock, stream: Watcher, on_expiry: OnExpiry) {
+    let expired = clock.expired().await;
     stream.reset();
+    on_expiry(timed_out(expired));
 }
 
 fn wrong_length() -> Refusal {

@@ -7,17 +7,18 @@ mod body;
 mod clock;
 mod upload;
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
-use hyper::body::Incoming;
+use http_body::Body;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tunnel_frame::{
-    BodySize, Frame, FrameReader, FrameWriter, OpenError, RequestHead, ResponseHead, SendError, Session, limits,
+    BodySize, Frame, FrameReader, FrameWriter, OpenError, RequestHead, ResponseHead, SendError, Session, Stream, limits,
 };
 
-pub use self::body::{BodyCut, Ending, ResponseBody};
+pub use self::body::{BodyCut, Ending, ResponseBody, Watch};
 use self::clock::{Clock, Expired};
 use crate::{
     error::{ErrorCode, Refusal},
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// A request that was checked, authorised and stripped.
-pub struct Forward {
+pub struct Forward<B> {
     /// RFC 9110 §9.
     pub method: Method,
     /// Path and query after any prefix, byte for byte.
@@ -35,7 +36,7 @@ pub struct Forward {
     /// Announced or not; framing headers are not among `headers`.
     pub size: BodySize,
     /// Read only as fast as the desktop takes it.
-    pub body: Incoming,
+    pub body: B,
     /// The caller waits for 100 Continue, which hyper sends when the body is first read.
     pub expects_continue: bool,
     /// Scope bits of the caller's token.
@@ -44,19 +45,51 @@ pub struct Forward {
     pub request_id: RequestId,
 }
 
-/// Time and size limits of one request.
+/// Time limits of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// When the whole stream must be over.
     pub deadline: Instant,
     /// How long no byte may move.
     pub stall: Duration,
-    /// Bytes of the request's body.
-    pub max_body: Option<u64>,
 }
 
 /// The rest of a request's body, while it is not yet relayed.
 type Upload = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
+
+/// A stream that is open, and its limits, which already count.
+pub struct Opened {
+    stream: Stream,
+    clock: Clock,
+}
+
+/// Why no stream was opened. Nothing was sent to the desktop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOpened {
+    /// As many streams are open on this tunnel as it can carry.
+    TooMany,
+    /// The tunnel has ended meanwhile; another may take its place.
+    Gone,
+    /// The limits were reached while waiting.
+    Late(Refusal),
+}
+
+/// Opens a stream.
+///
+/// # Errors
+/// See [`NotOpened`].
+pub async fn open(session: &Session, bounds: Bounds) -> Result<Opened, NotOpened> {
+    let mut clock = Clock::start(bounds.deadline, bounds.stall, limits::ACCEPT_WITHIN);
+    tokio::select! {
+        biased;
+        opened = session.open() => match opened {
+            Ok(stream) => Ok(Opened { stream, clock }),
+            Err(OpenError::TooMany) => Err(NotOpened::TooMany),
+            Err(OpenError::Gone) => Err(NotOpened::Gone),
+        },
+        expired = clock.expired() => Err(NotOpened::Late(timed_out(expired))),
+    }
+}
 
 /// Forwards a request and waits for the head of its response.
 ///
@@ -64,20 +97,15 @@ type Upload = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 ///
 /// # Errors
 /// The refusal to answer with. Nothing of a response has arrived then.
-pub async fn forward(
-    session: &Session,
-    request: Forward,
-    bounds: Bounds,
-) -> Result<(ResponseHead, ResponseBody), Refusal> {
-    let mut clock = Clock::start(bounds.deadline, bounds.stall, limits::ACCEPT_WITHIN);
-    let stream = tokio::select! {
-        biased;
-        stream = session.open() => stream.map_err(|error| match error {
-            OpenError::TooMany => Refusal::new(ErrorCode::TooManyStreams).because("too many streams on this tunnel"),
-            OpenError::Gone => Refusal::new(ErrorCode::TunnelLost),
-        })?,
-        expired = clock.expired() => return Err(timed_out(expired)),
-    };
+pub async fn forward<B>(
+    opened: Opened,
+    request: Forward<B>,
+    max_body: Option<u64>,
+) -> Result<(ResponseHead, ResponseBody), Refusal>
+where
+    B: Body<Data = Bytes, Error: fmt::Display + Send> + Send + Unpin + 'static,
+{
+    let Opened { stream, mut clock } = opened;
     let (mut reader, mut writer) = stream.split();
     let Forward { method, target, headers, size, body, expects_continue, scope, request_id } = request;
     let deadline = clock.left();
@@ -88,7 +116,7 @@ pub async fn forward(
         sent = send_head(&mut writer, head) => sent?,
         expired = clock.expired() => return Err(timed_out(expired)),
     };
-    let upload = has_body.then(|| -> Upload { Box::pin(upload::relay(body, writer, bounds.max_body, clock.moved())) });
+    let upload = has_body.then(|| -> Upload { Box::pin(upload::relay(body, writer, max_body, clock.moved())) });
     let mut exchange = Exchange { reader: &mut reader, clock: &mut clock, upload, may_upload: !expects_continue };
     let head = exchange.response_head().await?;
     // A caller that was never asked for its body keeps it: hyper then closes the connection.
@@ -100,7 +128,7 @@ pub async fn forward(
 
 /// Sends the head, and the end of a body that there is not; whether a body follows.
 async fn send_head(writer: &mut FrameWriter, head: RequestHead) -> Result<bool, Refusal> {
-    let has_body = head.body != BodySize::Empty;
+    let has_body = !matches!(head.body, BodySize::Empty | BodySize::Known(0));
     let too_large = |error: tunnel_frame::FrameError| Refusal::new(ErrorCode::HeadTooLarge).because(error.to_string());
     writer.queue(&Frame::Request(Box::new(head))).map_err(too_large)?;
     if !has_body {
