@@ -122,8 +122,8 @@ impl Bench<'_> {
 
     /// Token streams, and callers who leave in the middle of one.
     async fn streams(&mut self) -> io::Result<()> {
-        // At 50 tokens per second.
-        let tokens = u64::try_from(self.arguments.time().as_millis() / 20).unwrap_or(1).max(1);
+        // At 50 tokens per second; at least two, for the first is not timed.
+        let tokens = u64::try_from(self.arguments.time().as_millis() / 20).unwrap_or(1).max(2);
         for whose in self.wanted(&[TOKENS]) {
             let mut seen = load::tokens(self.target(whose), 64, tokens).await?;
             self.add(TOKENS, whose, millis(seen.quantile(0.99)));
