@@ -100,6 +100,26 @@ struct Progress {
     backoff: Backoff,
     /// The server has accepted this process before: a refusal may pass.
     accepted: bool,
+    /// The tunnel that serves until the next one stands.
+    previous: Option<Tunnel>,
+}
+
+/// A tunnel that runs.
+struct Tunnel {
+    session: Session,
+    /// Its requests.
+    streams: TaskTracker,
+}
+
+impl Tunnel {
+    /// Lets the requests in flight finish, and closes. New ones are sent elsewhere by now.
+    async fn retire(self) {
+        const REASON: &str = "another tunnel took over";
+        self.session.send(Control::Drain { reason: REASON.into() });
+        self.streams.close();
+        _ = timeout(DRAIN_WITHIN, self.streams.wait()).await;
+        self.session.close(Close::new(CloseCode::Normal, REASON));
+    }
 }
 
 /// Why a tunnel is no longer the one that takes requests.
@@ -189,7 +209,8 @@ impl Client {
     ) -> Over {
         let (session, driver) = tunnel_frame::session(ws, Role::Desktop);
         let (controls, mut control) = mpsc::unbounded_channel();
-        let tunnel = self.tunnels.spawn(drive(Arc::clone(&self.shared), driver, controls, self.streams.clone()));
+        let streams = TaskTracker::new();
+        let tunnel = self.tunnels.spawn(self.drive(driver, controls, streams.clone()));
         let mut rtt = None;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -198,10 +219,12 @@ impl Client {
                 Some(control) = control.recv() => match control {
                     Control::Welcome(welcome) => {
                         progress.accepted = true;
+                        self.retire(progress.previous.take());
                         self.shared.tell(Event::Connected(connected(welcome, server, token)));
                     }
                     Control::Drain { reason } => {
                         debug!(reason, "the server drains this tunnel");
+                        self.retire(progress.previous.replace(Tunnel { session, streams }));
                         return Over::ToReplace;
                     }
                     Control::Bye { code, message } => debug!(code, message, "the server says bye"),
@@ -222,6 +245,7 @@ impl Client {
                     // A file that cannot be read just now may be in the middle of being replaced.
                     if self.config.token.read().is_ok_and(|now| now != *token) {
                         debug!("the token's file has changed");
+                        self.retire(progress.previous.replace(Tunnel { session, streams }));
                         return Over::ToReplace;
                     }
                 }
@@ -230,6 +254,33 @@ impl Client {
                     return Over::Shutdown;
                 }
             }
+        }
+    }
+
+    /// Runs a tunnel; each of its streams is a task, counted for the tunnel and for the client.
+    fn drive(
+        &self,
+        driver: Driver<Transport>,
+        controls: mpsc::UnboundedSender<Control>,
+        streams: TaskTracker,
+    ) -> impl Future<Output = ()> + use<> {
+        let (shared, all) = (Arc::clone(&self.shared), self.streams.clone());
+        async move {
+            let ended = driver
+                .run(|event| match event {
+                    TunnelEvent::Stream(stream) => {
+                        streams.spawn(all.track_future(Arc::clone(&shared).answer(stream)));
+                    }
+                    TunnelEvent::Control(control) => _ = controls.send(control),
+                })
+                .await;
+            debug!(%ended, "tunnel ended");
+        }
+    }
+
+    fn retire(&self, tunnel: Option<Tunnel>) {
+        if let Some(tunnel) = tunnel {
+            self.tunnels.spawn(tunnel.retire());
         }
     }
 
@@ -298,22 +349,6 @@ fn connected(welcome: Welcome, server: &Url, token: &Token) -> Connected {
         public_url: Url::parse(&welcome.url).unwrap_or_else(|_| server.clone()),
         token_expires: token.claims().expires(),
     }
-}
-
-/// Runs a tunnel; each of its streams is a task of the client.
-async fn drive(
-    shared: Arc<Shared>,
-    driver: Driver<Transport>,
-    controls: mpsc::UnboundedSender<Control>,
-    streams: TaskTracker,
-) {
-    let ended = driver
-        .run(|event| match event {
-            TunnelEvent::Stream(stream) => _ = streams.spawn(shared.clone().answer(stream)),
-            TunnelEvent::Control(control) => _ = controls.send(control),
-        })
-        .await;
-    debug!(%ended, "tunnel ended");
 }
 
 impl Shared {

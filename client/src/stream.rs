@@ -122,7 +122,7 @@ async fn exchange(
     let method = head.method.clone();
     let expects_continue = head.headers.remove(header::EXPECT).is_some();
     let mut watch = Watch { probe: reader.watcher(), reader: None, finished: None };
-    let (body, begun) = if head.body == BodySize::Empty {
+    let (body, begun) = if matches!(head.body, BodySize::Empty | BodySize::Known(0)) {
         watch.reader = Some(reader);
         (RequestBody::empty(), None)
     } else {
@@ -159,6 +159,11 @@ async fn relay(
     writer: &mut FrameWriter,
 ) -> Result<(), Failure> {
     let (parts, mut body) = response.into_parts();
+    // An upgrade that nobody asked for, or no status of HTTP at all (RFC 9110 §15).
+    if !(200..600).contains(&parts.status.as_u16()) {
+        let message = format!("the upstream answered with status {}", parts.status.as_u16());
+        return Err(Abort::new(AbortCode::UpstreamError, message).into());
+    }
     let head = ResponseHead {
         status: parts.status,
         body: body_size(method, parts.status, &parts.headers, &body),

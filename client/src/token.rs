@@ -109,10 +109,11 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// When the token expires.
+    /// When the token expires; `None` if it says nothing that a person could mean (dates end with the year 9999).
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
-        let since_1970 = Duration::try_from_secs_f64(self.exp?).ok()?;
+        const YEAR_10_000: f64 = 253_402_300_800.0;
+        let since_1970 = Duration::try_from_secs_f64(self.exp.filter(|exp| *exp < YEAR_10_000)?).ok()?;
         SystemTime::UNIX_EPOCH.checked_add(since_1970)
     }
 }
@@ -147,6 +148,8 @@ mod tests {
         assert_eq!(Token::parse("a.b.c").unwrap().claims(), Claims::default());
         assert_eq!(token(r#"{"exp":-1}"#).claims().expires(), None);
         assert_eq!(token(r#"{"exp":1e300}"#).claims().expires(), None);
+        // The classic slip: milliseconds.
+        assert_eq!(token(r#"{"exp":1700000000000}"#).claims().expires(), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The task that owns a tunnel's I/O: it reads, writes, opens streams, keeps the heartbeat and closes.
 //!
 //! One turn of the driver: let yamux read and write, hand on what arrived, do what the handle asked, look at the
-//! clock, and then send everything that was written as ONE message. Before sending it lets the other tasks run once, so
-//! that what they write in answer to this turn leaves in the same message.
+//! clock, and then send everything that was written as ONE message. On a busy tunnel it first lets the other tasks run
+//! once, so that what they write in answer to this turn leaves in the same message.
 
 use std::{
     collections::VecDeque,
@@ -76,7 +76,7 @@ where
         Role::Desktop => yamux::Mode::Server,
     };
     let pipe = PipeHandle::new(Pipe::new(ws));
-    let session = Session::new();
+    let session = Session::new(role);
     let driver = Driver {
         role,
         session: session.clone(),
@@ -122,7 +122,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             if !self.pipe.lock().has_output() {
                 return Poll::Pending;
             }
-            if !std::mem::replace(&mut self.yielded, true) {
+            // With few streams there is nothing to wait for.
+            if !self.yielded && self.session.streams() >= limits::GATHER_FROM {
+                self.yielded = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -150,7 +152,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(stream))) if self.role == Role::Desktop => {
                     inbound += 1;
-                    on_event(Event::Stream(Stream::new(stream, None)));
+                    if let Some(stream) = self.session.accept(stream) {
+                        on_event(Event::Stream(stream));
+                    }
                 }
                 Poll::Ready(Some(Ok(_))) => {
                     let close = Close::new(CloseCode::Protocol, "a desktop may not open streams");

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     close::{Close, Ended},
     control::Control,
+    driver::Role,
     limits,
     stream::Stream,
 };
@@ -40,12 +41,17 @@ pub enum OpenError {
 }
 
 impl Session {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(role: Role) -> Self {
+        let limit = match role {
+            Role::Server => limits::STREAMS_OPEN,
+            Role::Desktop => limits::YAMUX_STREAMS,
+        };
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 opened: Notify::new(),
-                permits: Arc::new(Semaphore::new(limits::STREAMS_OPEN)),
+                permits: Arc::new(Semaphore::new(limit)),
+                limit,
                 ended: OnceLock::new(),
                 over: CancellationToken::new(),
             }),
@@ -59,7 +65,7 @@ impl Session {
     pub async fn open(&self) -> Result<Stream, OpenError> {
         let permit = Arc::clone(&self.shared.permits).try_acquire_owned().map_err(|_| OpenError::TooMany)?;
         if let Some(stream) = self.shared.lock().take_spare() {
-            return Ok(Stream::new(stream, Some(permit)));
+            return Ok(Stream::new(stream, permit));
         }
         let _waiting = Waiting::new(&self.shared);
         loop {
@@ -70,21 +76,27 @@ impl Session {
                 return Err(OpenError::Gone);
             }
             if let Some(stream) = self.shared.lock().take_spare() {
-                return Ok(Stream::new(stream, Some(permit)));
+                return Ok(Stream::new(stream, permit));
             }
             opened.await;
         }
     }
 
+    /// A stream that the other side has opened (desktop only), unless as many are open as can be.
+    pub(crate) fn accept(&self, stream: yamux::Stream) -> Option<Stream> {
+        let permit = Arc::clone(&self.shared.permits).try_acquire_owned().ok()?;
+        Some(Stream::new(stream, permit))
+    }
+
     /// Streams that are open now.
     #[must_use]
     pub fn streams(&self) -> usize {
-        limits::STREAMS_OPEN - self.shared.permits.available_permits()
+        self.shared.limit.saturating_sub(self.shared.permits.available_permits())
     }
 
     /// Waits until no stream is open.
     pub async fn idle(&self) {
-        let all = u32::try_from(limits::STREAMS_OPEN).expect("some hundreds");
+        let all = u32::try_from(self.shared.limit).expect("some hundreds");
         _ = self.shared.permits.acquire_many(all).await;
     }
 
@@ -129,6 +141,8 @@ pub(crate) struct Shared {
     /// Spare streams were added, or the session ended.
     opened: Notify,
     permits: Arc<Semaphore>,
+    /// Permits in all.
+    limit: usize,
     ended: OnceLock<Ended>,
     over: CancellationToken,
 }

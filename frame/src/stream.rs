@@ -25,7 +25,7 @@ use crate::{
 pub struct Stream {
     yamux: yamux::Stream,
     /// One of the session's [`limits::STREAMS_OPEN`], given back when both halves are gone.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: OwnedSemaphorePermit,
 }
 
 /// The other side reset the stream, or the tunnel is gone.
@@ -45,7 +45,7 @@ pub enum SendError {
 }
 
 impl Stream {
-    pub(crate) fn new(yamux: yamux::Stream, permit: Option<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn new(yamux: yamux::Stream, permit: OwnedSemaphorePermit) -> Self {
         Self { yamux, permit }
     }
 
@@ -68,7 +68,7 @@ struct Shared {
 #[derive(Debug)]
 struct Open {
     yamux: yamux::Stream,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Shared {
