@@ -39,7 +39,8 @@ pub struct Background {
     name: String,
     stop: CancellationToken,
     cut: CancellationToken,
-    ended: mpsc::Receiver<()>,
+    /// In a mutex only so that parts can be shared between threads.
+    ended: Mutex<mpsc::Receiver<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -71,7 +72,7 @@ impl Background {
                 }
             })
             .expect("a thread");
-        Self { name, stop, cut, ended, thread: Some(thread) }
+        Self { name, stop, cut, ended: Mutex::new(ended), thread: Some(thread) }
     }
 
     /// Asks the part to stop, as a first SIGTERM would, and returns at once.
@@ -94,7 +95,8 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         self.stop.cancel();
-        if self.ended.recv_timeout(GRACE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let ended = self.ended.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended.recv_timeout(GRACE) == Err(mpsc::RecvTimeoutError::Timeout) {
             self.cut.cancel();
         }
         let joined = self.thread.take().map_or(Ok(()), thread::JoinHandle::join);
