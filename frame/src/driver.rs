@@ -232,21 +232,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     fn heartbeat(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         if self.pipe.lock().heard() {
             self.heartbeat.last = Instant::now();
-            self.heartbeat.heard = true;
-            self.heartbeat.probed = false;
-        }
-        let probes = {
-            let mut state = self.session.shared.lock();
-            // Heard a moment ago counts as well: many probes must not become many pings.
-            let lives = self.heartbeat.heard && self.heartbeat.last.elapsed() < limits::HEARD_LATELY;
-            if lives { std::mem::take(&mut state.probes) } else { Vec::new() }
-        };
-        for probe in probes {
-            _ = probe.send(());
-        }
-        if !self.heartbeat.probed && !self.session.shared.lock().probes.is_empty() {
-            self.heartbeat.probed = true;
-            self.ping_due = true;
+            self.heartbeat.probing = false;
+            let probes = std::mem::take(&mut self.session.shared.lock().probes);
+            for probe in probes {
+                _ = probe.send(());
+            }
+        } else if !self.heartbeat.probing && !self.session.shared.lock().probes.is_empty() {
+            // Many probes must not become many pings, which the peer would take for a flood.
+            let next = self.heartbeat.probed.map_or_else(Instant::now, |last| last + limits::PROBE_EVERY);
+            if Instant::now() >= next {
+                self.heartbeat.probed = Some(Instant::now());
+                self.heartbeat.probing = true;
+                self.ping_due = true;
+            } else if self.heartbeat.timer.deadline() > next {
+                self.heartbeat.timer.as_mut().reset(next);
+            }
         }
         while self.heartbeat.timer.as_mut().poll(cx).is_ready() {
             let silence = self.heartbeat.last.elapsed();
@@ -280,17 +280,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
 /// When the peer was last heard, and when to look again.
 struct Heartbeat {
     last: Instant,
-    /// It was heard at all.
-    heard: bool,
-    /// A ping was sent for those who probe, and nothing was heard since.
-    probed: bool,
+    /// When a ping was last sent for those who probe.
+    probed: Option<Instant>,
+    /// That ping is under way.
+    probing: bool,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Heartbeat {
     fn new() -> Self {
         let now = Instant::now();
-        Self { last: now, heard: false, probed: false, timer: Box::pin(sleep_until(now + limits::PING_AFTER)) }
+        Self { last: now, probed: None, probing: false, timer: Box::pin(sleep_until(now + limits::PING_AFTER)) }
     }
 }
 

@@ -64,8 +64,8 @@ pub const ABORT_MESSAGE: usize = 512;
 /// Silence after which a ping is sent.
 pub const PING_AFTER: Duration = Duration::from_secs(5);
 
-/// A peer heard this long ago needs no ping to prove that it lives.
-pub const HEARD_LATELY: Duration = Duration::from_millis(250);
+/// The shortest time between two pings for those who probe.
+pub const PROBE_EVERY: Duration = Duration::from_millis(250);
 
 /// Silence after which the peer is given up. Any byte that arrives is life.
 pub const SILENCE: Duration = Duration::from_secs(15);
