@@ -39,6 +39,34 @@ impl Future for Shutdown {
     }
 }
 
+/// Requests to read files again: SIGHUP, where there is such a thing.
+#[derive(Debug)]
+pub struct Hangups {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// From now on the signal does not end the program.
+    pub fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        Ok(Self {
+            #[cfg(unix)]
+            hangup,
+        })
+    }
+
+    /// The next one; never, where there is no such thing.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.hangup.recv().await.is_some() {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,

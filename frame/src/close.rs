@@ -26,7 +26,7 @@ pub enum CloseCode {
     TooBig,
     /// Another tunnel of the same desktop took over.
     Replaced,
-    /// The token of the tunnel expired.
+    /// The token of the tunnel expired, or its key was replaced: a new token is welcome.
     TokenExpired,
     /// The token, or its user, was revoked: final.
     TokenRevoked,

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use tunnel::token::{Token, TokenSource};
 use tunneld::{
     auth::{Allow, AuthConfig},
-    config::Limits,
+    config::{KeyFiles, Limits},
 };
 use url::Url;
 
@@ -136,6 +136,9 @@ impl Setup {
                 allow: Allow::Any,
                 require_scope: false,
             },
+            key_files: KeyFiles::default(),
+            revocations_file: None,
+            admin: None,
             limits: Limits::default(),
             cors_origins: Vec::new(),
         };

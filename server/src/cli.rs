@@ -2,7 +2,7 @@
 //!
 //! * [`settings`]: every setting of `serve` and `check`, as people write it.
 //! * [`resolve`]: settings into a [`Config`](tunneld::config::Config).
-//! * [`check`], [`token`], [`certs`]: the commands that end at once.
+//! * [`check`], [`token`], [`certs`], [`revoke`]: the commands that end at once.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -18,6 +18,7 @@ use self::settings::Settings;
 mod certs;
 mod check;
 mod resolve;
+mod revoke;
 mod settings;
 mod token;
 
@@ -56,6 +57,8 @@ enum Commands {
     Token(token::Args),
     /// Make a development CA and a certificate: ca.pem, server.pem, server-key.pem
     Certs(certs::Args),
+    /// End a token, or all tokens of a user, on a running server
+    Revoke(revoke::Args),
     /// Read the configuration of `serve`, with all its files, and say what would run
     #[command(after_help = SERVE_EXAMPLES)]
     Check(ServeArgs),
@@ -101,6 +104,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, Ex
         Commands::Serve(args) => serve(args, origin).map(|serve| Task::Serve(Box::new(serve))),
         Commands::Check(args) => serve(args, origin).and_then(|serve| check::run(serve).map(Task::Done)),
         Commands::Token(args) => token::run(&args, origin).map(Task::Done),
+        Commands::Revoke(args) => revoke::run(&args, origin).map(Task::Done),
         Commands::Certs(args) => certs::run(&args).map(Task::Done),
     }
 }

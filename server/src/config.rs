@@ -30,6 +30,12 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Whose tokens are accepted.
     pub auth: AuthConfig,
+    /// Where the keys in `auth` came from, to be read again when they change.
+    pub key_files: KeyFiles,
+    /// Where revocations are kept; `None` for in memory only.
+    pub revocations_file: Option<PathBuf>,
+    /// The operator's own listener, if there is to be one.
+    pub admin: Option<AdminConfig>,
     /// Bounds on time and numbers.
     pub limits: Limits,
     /// Origins of web pages that may call, exactly as browsers send them.
@@ -43,6 +49,24 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key.
     pub key: PathBuf,
+}
+
+/// Files with keys that verify tokens. They may be replaced while the server runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The shared secret.
+    pub secret: Option<PathBuf>,
+    /// The issuer's public key, in PEM.
+    pub public_key: Option<PathBuf>,
+}
+
+/// The admin listener: plain HTTP, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where to listen. Without a token only a loopback address.
+    pub listen: SocketAddr,
+    /// The file with the token that opens more than health. It may be replaced while the server runs.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Bounds on what a caller or a desktop may take.

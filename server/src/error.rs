@@ -160,6 +160,12 @@ impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Invalid(reason) => Self::new(ErrorCode::TokenInvalid).because(reason),
+            AuthError::KeyReplaced => Self::new(ErrorCode::TokenInvalid).because("the key was replaced"),
+            AuthError::Revoked => Self::with_message(
+                ErrorCode::TokenInvalid,
+                "This token was revoked; ask the operator of this server for a new one.",
+            )
+            .because("revoked"),
             AuthError::Expired => Self::new(ErrorCode::TokenExpired),
             AuthError::NotAllowed => Self::with_message(
                 ErrorCode::NotAllowed,

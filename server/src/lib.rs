@@ -12,8 +12,9 @@
 //! ```
 //!
 //! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
-//! table of what can be answered instead.
+//! table of what can be answered instead. [`admin`] is the operator's own listener; `reload` follows files that change.
 
+pub mod admin;
 pub mod auth;
 pub mod config;
 pub mod edge;
@@ -23,5 +24,6 @@ mod listener;
 mod patience;
 pub mod proxy;
 pub mod registry;
+mod reload;
 pub mod server;
 mod tunnel;

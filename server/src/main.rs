@@ -42,6 +42,21 @@ async fn served(serve: Serve) -> Result<(), Exit> {
         tracing::warn!("{warning}");
     }
     let server = Server::bind(config).await.map_err(Exit::usage)?;
-    signals::run_until_stopped(|stop| server.run(stop)).await.map_err(Exit::failed)?;
+    let mut hangups = signals::Hangups::listen().map_err(Exit::failed)?;
+    let reloader = server.reloader();
+    let reloading = async {
+        loop {
+            hangups.next().await;
+            tracing::info!("hangup: reading certificates, keys and revocations again");
+            reloader.reload();
+        }
+    };
+    let serve_and_reload = async |stop| {
+        tokio::select! {
+            () = server.run(stop) => {}
+            () = reloading => {}
+        }
+    };
+    signals::run_until_stopped(serve_and_reload).await.map_err(Exit::failed)?;
     Ok(())
 }

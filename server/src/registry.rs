@@ -314,6 +314,14 @@ impl Registry {
         (tunnels, users.lost.get(user).map(|loss| loss.since))
     }
 
+    /// Every tunnel of every user, draining ones too, in the order in which they connected.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Tunnel>> {
+        let mut tunnels: Vec<_> = self.lock().connected.values().flat_map(|d| d.tunnels.iter().cloned()).collect();
+        tunnels.sort_by_key(|tunnel| tunnel.id);
+        tunnels
+    }
+
     /// Tunnels in all.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -11,17 +11,25 @@ use http::{HeaderMap, header};
 use ipnet::IpNet;
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tracing::{info, warn};
 use tunnel_certs::server::{ServerCerts, ServerCertsError};
 use url::Url;
 
 use crate::{
-    auth::{AuthConfigError, Authenticator},
+    admin::{Admin, AdminError},
+    auth::{
+        AuthConfigError, Authenticator,
+        revocation::{Revocations, RevocationsError},
+    },
     config::{Config, Limits},
     edge::cors::{CorsOriginError, CorsPolicy},
     listener::Listener,
     registry::{Registry, RegistryLimits},
+    reload::{Reloader, Watch},
 };
 
 /// How long streams may go on after the server was told to stop, and then what is left of them is cut.
@@ -33,6 +41,8 @@ pub struct Server {
     socket: TcpListener,
     address: SocketAddr,
     listener: Arc<Listener>,
+    admin: Option<Admin>,
+    watch: Watch,
 }
 
 /// Why a server cannot start. Each is one line that says what to do.
@@ -52,6 +62,12 @@ pub enum StartError {
     /// `--jwt-…`.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
+    /// `--revocations-file`.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
+    /// `--admin-…`.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// `--cors-origin`.
     #[error("--cors-origin: {0}")]
     Cors(#[from] CorsOriginError),
@@ -115,10 +131,12 @@ impl Server {
     /// See [`StartError`].
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let tls = config.tls.as_ref().map(|files| ServerCerts::load(&files.cert, &files.key)).transpose()?;
+        let revocations_file = config.revocations_file;
+        let revocations = revocations_file.clone().map(Revocations::open).transpose()?.unwrap_or_default();
         let registry_limits =
             RegistryLimits { tunnels: config.limits.max_tunnels_per_user, streams: config.limits.max_streams_per_user };
         let app = Arc::new(App {
-            authenticator: Authenticator::new(config.auth)?,
+            authenticator: Authenticator::with_revocations(config.auth, revocations)?,
             registry: Arc::new(Registry::new(registry_limits)),
             cors: CorsPolicy::new(&config.cors_origins)?,
             limits: config.limits,
@@ -131,8 +149,21 @@ impl Server {
         let bind_error = |error| StartError::Bind { address: config.listen, error };
         let socket = TcpListener::bind(config.listen).await.map_err(bind_error)?;
         let address = socket.local_addr().map_err(bind_error)?;
+        let admin = match config.admin {
+            Some(admin) => Some(Admin::bind(admin, Arc::clone(&app)).await?),
+            None => None,
+        };
+        let mut watch = Watch::new();
+        watch.keys(&app, config.key_files);
+        watch.revocations(&app, revocations_file);
+        if let Some((certs, files)) = tls.clone().zip(config.tls) {
+            watch.certificate(certs, files);
+        }
+        if let Some(admin) = &admin {
+            watch.admin_token(admin);
+        }
         let listener = Listener::new(Arc::clone(&app), tls.map(|certs| certs.config()));
-        Ok(Self { app, socket, address, listener })
+        Ok(Self { app, socket, address, listener, admin, watch })
     }
 
     /// Where it listens.
@@ -141,10 +172,25 @@ impl Server {
         self.address
     }
 
+    /// Where the admin listener is, if there is one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::local_addr)
+    }
+
+    /// Makes it read its files again, while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.watch.reloader()
+    }
+
     /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { app, socket, address, listener } = self;
+        let Self { app, socket, address, listener, admin, watch } = self;
         info!(addr = %address, tls = app.tls, "listening");
+        // Both end with this function, whatever they are at.
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
+        let _administered = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.run())));
         // As a task of its own: inside `block_on` each accepted connection would cross threads.
         let accepting = tokio::spawn(listener.accept(socket));
         shutdown.await;
@@ -165,7 +211,7 @@ impl Server {
     }
 }
 
-fn sentence(error: &io::Error) -> String {
+pub(crate) fn sentence(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another program listens there".into(),
         io::ErrorKind::PermissionDenied => "that port needs privileges".into(),

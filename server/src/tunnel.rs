@@ -25,7 +25,7 @@ use tunnel_frame::{Close, CloseCode, Control, Driver, Event, Pulse, Role, Sessio
 use uuid::Uuid;
 
 use crate::{
-    auth::{Identity, LEEWAY, Scope},
+    auth::{AuthError, Identity, LEEWAY, Scope},
     edge::{self, TUNNEL_NAME, access::Access, credential},
     error::{ErrorCode, Refusal},
     registry::{AdmitError, Admitted, Tunnel},
@@ -173,8 +173,8 @@ fn welcome(tunnel: &Tunnel, url: String) -> Control {
     })
 }
 
-/// A tunnel's life: it ends by itself, or is closed when its token expires, when another takes its place, or when the
-/// server stops.
+/// A tunnel's life: it ends by itself, or is closed when its token expires or is good no more, when another takes its
+/// place, or when the server stops.
 async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver: Driver<TokioIo<Upgraded>>) {
     let tunnel = Arc::clone(admitted.tunnel());
     info!(client = &*tunnel.client, instance = %tunnel.instance, "desktop connected");
@@ -209,10 +209,25 @@ async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver:
                 tunnel.session.close(close);
                 driver.await
             }
+            // Also while it drains.
+            error = app.authenticator.refused(&identity) => {
+                tunnel.drain();
+                tunnel.session.close(refused(error));
+                driver.await
+            }
         }
     };
     drop(admitted);
     info!(ended = ended.to_string(), "desktop disconnected");
+}
+
+/// What a desktop is told whose token was good when it connected. A replaced key is no judgement on the desktop: it may
+/// come back with a new token. A revocation is final.
+fn refused(error: AuthError) -> Close {
+    if error == AuthError::Revoked {
+        return Close::new(CloseCode::TokenRevoked, "the token of this tunnel was revoked");
+    }
+    Close::new(CloseCode::TokenExpired, "the key of this tunnel's token was replaced; a new token is needed")
 }
 
 /// Tells the desktop to connect anew, and gives the streams time to finish.

@@ -74,13 +74,18 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::{auth::Scope, id::UserId};
+    use crate::{
+        auth::{KeyId, Scope},
+        id::UserId,
+    };
 
     fn identity(subject: &str) -> Arc<Identity> {
         Arc::new(Identity {
             user: UserId::new("tunneld", subject).unwrap(),
             scope: Scope::PROXY,
+            issued: None,
             expires: SystemTime::UNIX_EPOCH,
+            key: KeyId::of("secret", b""),
             tunnel: None,
             jti: None,
             server: None,

@@ -10,6 +10,7 @@ use std::{
 
 use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use rustls::pki_types::{AlgorithmIdentifier, SubjectPublicKeyInfoDer, alg_id};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tunnel_certs::pem::{self, PemError};
 
@@ -19,8 +20,25 @@ use super::{AuthError, Secret};
 /// Ed25519 (`EdDSA`).
 #[derive(Clone)]
 pub struct PublicKey {
+    id: KeyId,
     algorithm: Algorithm,
     decoding: DecodingKey,
+}
+
+/// Which key answered for a token: a hash of the key, so that the same key loaded again is the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId([u8; 32]);
+
+impl KeyId {
+    pub(super) fn of(kind: &str, key: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(kind).chain_update([0]).chain_update(key).finalize().into())
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyId(…)")
+    }
 }
 
 /// A file without a usable public key. Displays as one line: the file, what is wrong, what to do.
@@ -70,7 +88,7 @@ impl PublicKey {
             Algorithm::ES384 => key.len() == 97 && key[0] == 4,
             _ => key.len() == 32,
         };
-        usable.then(|| Self { algorithm, decoding: decoding(key) })
+        usable.then(|| Self { id: KeyId::of("public", spki), algorithm, decoding: decoding(key) })
     }
 
     /// The algorithm, as tokens name it.
@@ -101,15 +119,32 @@ pub(super) enum Source {
 }
 
 /// A key, its one algorithm, and whose word it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Key {
+    pub(super) id: KeyId,
     pub(super) source: Source,
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
 }
 
+impl Key {
+    fn of_secret(secret: &Secret) -> Self {
+        Self {
+            id: KeyId::of("secret", secret.bytes()),
+            source: Source::Secret,
+            algorithm: Algorithm::HS256,
+            decoding: DecodingKey::from_secret(secret.bytes()),
+        }
+    }
+
+    fn of_public(public: PublicKey) -> Self {
+        let PublicKey { id, algorithm, decoding } = public;
+        Self { id, source: Source::PublicKey, algorithm, decoding }
+    }
+}
+
 /// All keys.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Keys {
     secret: Option<Key>,
     public: Option<Key>,
@@ -117,17 +152,29 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(secret: Option<&Secret>, public: Option<PublicKey>) -> Self {
-        let secret = secret.map(|secret| Key {
-            source: Source::Secret,
-            algorithm: Algorithm::HS256,
-            decoding: DecodingKey::from_secret(secret.bytes()),
-        });
-        let public = public.map(|public| Key {
-            source: Source::PublicKey,
-            algorithm: public.algorithm,
-            decoding: public.decoding,
-        });
-        Self { secret, public }
+        Self { secret: secret.map(Key::of_secret), public: public.map(Key::of_public) }
+    }
+
+    /// Puts the secret's key in place of the one before. Without one before there is still none: what a server trusts
+    /// is decided at its start.
+    pub(super) fn replace_secret(&mut self, secret: &Secret) {
+        self.secret = self.secret.as_ref().map(|_| Key::of_secret(secret));
+    }
+
+    /// The same for the public key.
+    pub(super) fn replace_public(&mut self, public: PublicKey) {
+        self.public = self.public.as_ref().map(|_| Key::of_public(public));
+    }
+
+    /// Whether this key is one of these.
+    pub(super) fn has(&self, id: KeyId) -> bool {
+        self.secret.iter().chain(&self.public).any(|key| key.id == id)
+    }
+
+    /// Whether `other` has the same keys.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        let ids = |keys: &Self| [&keys.secret, &keys.public].map(|key| key.as_ref().map(|key| key.id));
+        ids(self) == ids(other)
     }
 
     /// The one key that may answer for a token with this header.

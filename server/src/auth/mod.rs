@@ -11,15 +11,17 @@
 //! | `claims` | the claims of a token, typed strictly |
 //! | `verify` | every check on a token, in order |
 //! | `cache` | tokens verified before |
+//! | [`revocation`] | tokens that are good no more, although they did not expire |
 //! | `scope` | what a token allows |
 //! | [`mint`] | making a token with the shared secret |
 
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::id::UserId;
 
@@ -28,6 +30,7 @@ mod claims;
 mod config;
 mod keys;
 pub mod mint;
+pub mod revocation;
 mod scope;
 mod secret;
 #[cfg(test)]
@@ -35,11 +38,13 @@ mod tests;
 mod verify;
 
 pub use config::{Allow, AuthConfig, AuthConfigError};
-pub use keys::{PublicKey, PublicKeyError};
+pub use keys::{KeyId, PublicKey, PublicKeyError};
 pub use scope::{Scope, UnknownScope};
 pub use secret::{Secret, SecretError, SecretProblem};
 
 use cache::{Cache, digest};
+use keys::Keys;
+use revocation::{Revocation, Revocations, RevocationsError};
 use verify::Verifier;
 
 /// The issuer of secret-signed tokens that name none. Reserved: a public key speaks for it only when configured to.
@@ -58,8 +63,12 @@ pub struct Identity {
     pub user: UserId,
     /// What the bearer may do (`scope`).
     pub scope: Scope,
+    /// The instant in `iat`, if the token says it.
+    pub issued: Option<SystemTime>,
     /// The instant in `exp`. The token is good until [`LEEWAY`] later.
     pub expires: SystemTime,
+    /// The key that answered for it.
+    pub key: KeyId,
     /// The one desktop that the token is bound to (`tunnel`); `None` for any.
     pub tunnel: Option<String>,
     /// The token's own id (`jti`), by which it can be revoked.
@@ -88,6 +97,12 @@ pub enum AuthError {
     /// Not a token of ours, or not one for us.
     #[error("token refused: {0}")]
     Invalid(&'static str),
+    /// A token of a key that this server does not use any more.
+    #[error("the key of this token was replaced")]
+    KeyReplaced,
+    /// Revoked, itself or with its user.
+    #[error("token revoked")]
+    Revoked,
     /// A good token, too late.
     #[error("token expired")]
     Expired,
@@ -102,15 +117,24 @@ pub enum AuthError {
 /// Turns tokens into identities. Shared by all requests; never blocks on anything but a short lock.
 #[derive(Debug)]
 pub struct Authenticator {
-    verifier: Verifier,
+    verifier: RwLock<Arc<Verifier>>,
     cache: Cache,
+    revocations: Revocations,
+    /// Told when an identity that was good may be so no more.
+    changes: watch::Sender<()>,
 }
 
 impl Authenticator {
-    /// An authenticator for this configuration.
+    /// An authenticator for this configuration, whose revocations are lost with the process.
     pub fn new(config: AuthConfig) -> Result<Self, AuthConfigError> {
+        Self::with_revocations(config, Revocations::default())
+    }
+
+    /// An authenticator for this configuration.
+    pub fn with_revocations(config: AuthConfig, revocations: Revocations) -> Result<Self, AuthConfigError> {
         config.check()?;
-        Ok(Self { verifier: Verifier::new(config), cache: Cache::default() })
+        let verifier = RwLock::new(Arc::new(Verifier::new(config)));
+        Ok(Self { verifier, cache: Cache::default(), revocations, changes: watch::Sender::default() })
     }
 
     /// The identity of a token's bearer, now.
@@ -120,25 +144,91 @@ impl Authenticator {
 
     /// The identity of a token's bearer at an instant of the wall clock.
     ///
-    /// A token seen before costs one SHA-256 and one look-up; only good tokens are remembered, until they expire.
+    /// A token seen before costs one SHA-256 and a few look-ups; only good tokens are remembered, until they expire.
     pub fn verify_at(&self, token: &str, now: SystemTime) -> Result<Arc<Identity>, AuthError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid("longer than 8 KiB"));
         }
         let digest = digest(token);
+        let verifier = self.verifier();
+        // The key is compared, too: a look at the old one may have been going on when the cache forgot its tokens.
         if let Some(identity) = self.cache.get(&digest)
             && identity.is_good_at(now)
+            && verifier.keys.has(identity.key)
         {
+            self.revocations.check(&identity)?;
             return Ok(identity);
         }
-        let identity = Arc::new(self.verifier.verify(token, now)?);
+        let identity = Arc::new(verifier.verify(token, now)?);
+        self.revocations.check(&identity)?;
         self.cache.insert(digest, Arc::clone(&identity));
         Ok(identity)
     }
 
-    /// Forgets remembered tokens whose identity is `stale`, so that they are judged anew: after a change of keys or a
-    /// revocation.
-    pub fn forget(&self, stale: impl Fn(&Identity) -> bool) {
-        self.cache.forget(stale);
+    /// Waits until an identity is good no more, because its key was replaced or because it was revoked. Time is not
+    /// looked at.
+    pub async fn refused(&self, identity: &Identity) -> AuthError {
+        let mut changes = self.changes.subscribe();
+        loop {
+            if !self.verifier().keys.has(identity.key) {
+                return AuthError::KeyReplaced;
+            }
+            if let Err(error) = self.revocations.check(identity) {
+                return error;
+            }
+            changes.changed().await.expect("the sender is ours");
+        }
+    }
+
+    /// Puts another secret in place of the one before. Tokens of the old one are good no more; whether it is another.
+    pub fn replace_secret(&self, secret: &Secret) -> bool {
+        self.replace(|keys| keys.replace_secret(secret))
+    }
+
+    /// Puts another public key in place of the one before. Tokens of the old one are good no more; whether it is
+    /// another.
+    pub fn replace_public_key(&self, public: PublicKey) -> bool {
+        self.replace(|keys| keys.replace_public(public))
+    }
+
+    /// Tokens that are good no more, to look at.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Revokes. In force when this returns, also where it then could not be written down. Blocks on a file.
+    pub fn revoke(&self, revocation: Revocation) -> Result<(), RevocationsError> {
+        let kept = self.revocations.add(revocation);
+        self.changes.send_replace(());
+        kept
+    }
+
+    /// Takes the file of revocations as it is now; whether they are others. Blocks on a file.
+    pub fn reload_revocations(&self) -> Result<bool, RevocationsError> {
+        let changed = self.revocations.reload()?;
+        if changed {
+            self.changes.send_replace(());
+        }
+        Ok(changed)
+    }
+
+    fn replace(&self, change: impl FnOnce(&mut Keys)) -> bool {
+        let mut current = self.verifier.write().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = Verifier::clone(&current);
+        change(&mut fresh.keys);
+        if fresh.keys.same_as(&current.keys) {
+            return false;
+        }
+        let fresh = Arc::new(fresh);
+        *current = Arc::clone(&fresh);
+        drop(current);
+        self.cache.forget(|identity| !fresh.keys.has(identity.key));
+        self.changes.send_replace(());
+        true
+    }
+
+    fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

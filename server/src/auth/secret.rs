@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// The shortest secret: as long as the hash, 256 bits (RFC 7518 §3.2).
@@ -72,6 +73,25 @@ impl Secret {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The secret as text that a header can carry: visible characters only.
+    #[must_use]
+    pub fn as_visible(&self) -> Option<&str> {
+        let visible = self.0.iter().all(u8::is_ascii_graphic);
+        std::str::from_utf8(&self.0).ok().filter(|_| visible)
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+
+    /// Whether `other` is this secret. How long it takes says nothing of where they differ: hashes are compared.
+    #[must_use]
+    pub fn is(&self, other: &[u8]) -> bool {
+        let [ours, theirs] = [self.0.as_slice(), other].map(Sha256::digest);
+        ours.iter().zip(theirs).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs)) == 0
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -116,6 +136,16 @@ mod tests {
     fn t02_a_pem_file_is_no_secret() {
         let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n";
         assert!(matches!(Secret::new(pem), Err(SecretProblem::Pem)));
+    }
+
+    #[test]
+    fn only_the_whole_secret_is_it() {
+        let text = "x".repeat(40);
+        let secret = Secret::new(text.as_str()).unwrap();
+        assert!(secret.is(text.as_bytes()));
+        for other in ["", "x", &text[1..], &(text.clone() + "x"), &text.replacen('x', "y", 1)] {
+            assert!(!secret.is(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -25,9 +25,9 @@ const TYPES: [&str; 4] = ["jwt", "at+jwt", "application/jwt", "application/at+jw
 const NO_TOKEN: AuthError = AuthError::Invalid("not a JSON web token");
 
 /// Judges tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Verifier {
-    keys: Keys,
+    pub(super) keys: Keys,
     issuer: Option<String>,
     audience: Option<String>,
     allow: Allow,
@@ -63,7 +63,7 @@ impl Verifier {
             .and_then(|json| serde_json::from_slice(&json).ok())
             .ok_or(AuthError::Invalid("the claims are no JSON object"))?;
 
-        let expires = check_times(&claims, now)?;
+        let (issued, expires) = check_times(&claims, now)?;
         let user = self.user(&claims, key.source)?;
         if self.audience.as_deref().is_some_and(|audience| !claims.is_for(audience)) {
             return Err(AuthError::Invalid("for another audience"));
@@ -74,7 +74,9 @@ impl Verifier {
         Ok(Identity {
             user,
             scope: claims.scope()?.unwrap_or(self.unscoped),
+            issued,
             expires,
+            key: key.id,
             tunnel: claims.label("tunnel", "tunnel is no name of 1 to 255 bytes")?,
             jti: claims.label("jti", "jti is no text of 1 to 255 bytes")?,
             server: claims.text("tunnel_server", "tunnel_server is no text")?.map(str::to_owned),
@@ -116,8 +118,8 @@ fn check_header(header: &Header) -> Result<(), AuthError> {
     Ok(())
 }
 
-/// The instant in `exp`, if the token is good at `now`.
-fn check_times(claims: &Claims, now: SystemTime) -> Result<SystemTime, AuthError> {
+/// The instants in `iat`, where there is one, and `exp`, if the token is good at `now`.
+fn check_times(claims: &Claims, now: SystemTime) -> Result<(Option<SystemTime>, SystemTime), AuthError> {
     let issued = claims.time("iat", "iat is no whole number of seconds")?;
     let not_before = claims.time("nbf", "nbf is no whole number of seconds")?;
     let expires =
@@ -130,5 +132,5 @@ fn check_times(claims: &Claims, now: SystemTime) -> Result<SystemTime, AuthError
     if issued.is_some_and(|issued| issued > now + MAX_ISSUED_AHEAD) {
         return Err(AuthError::Invalid("issued in the future"));
     }
-    if now > good_until { Err(AuthError::Expired) } else { Ok(expires) }
+    if now > good_until { Err(AuthError::Expired) } else { Ok((issued, expires)) }
 }

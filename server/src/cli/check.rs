@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use tunnel_certs::server::ServerCerts;
 use tunnel_cli::exit::Exit;
 use tunneld::{
-    auth::{Allow, AuthConfig},
+    auth::{Allow, AuthConfig, revocation::Revocations},
     config::{Config, Limits, TlsFiles},
 };
 
@@ -17,6 +17,9 @@ pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
     let Serve { config, log, warnings } = serve;
     if let Some(TlsFiles { cert, key }) = &config.tls {
         ServerCerts::load(cert, key).map_err(|error| Exit::usage(format_args!("--tls-cert, --tls-key: {error}")))?;
+    }
+    if let Some(path) = config.revocations_file.clone() {
+        Revocations::open(path).map_err(|error| Exit::usage(format_args!("--revocations-file: {error}")))?;
     }
     let mut report = String::from("The configuration is good. tunneld serve would run with:\n\n");
     for (what, how) in lines(&config).into_iter().chain([("log", format!("{} ({:?})", log.filter, log.format))]) {
@@ -29,7 +32,8 @@ pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
 }
 
 fn lines(config: &Config) -> Vec<(&'static str, String)> {
-    let Config { listen, tls, public_url, trusted_proxies, auth, limits, cors_origins } = config;
+    let Config { listen, tls, public_url, trusted_proxies, auth, limits, cors_origins, .. } = config;
+    let Config { key_files: _, revocations_file, admin, .. } = config;
     let listen = match tls {
         Some(TlsFiles { cert, .. }) => format!("https://{listen}, certificate {}", cert.display()),
         None => format!("http://{listen}, no TLS"),
@@ -40,6 +44,12 @@ fn lines(config: &Config) -> Vec<(&'static str, String)> {
     lines.extend(tokens(auth));
     lines.extend(bounds(limits));
     lines.push(("web pages from", list(cors_origins)));
+    let kept = revocations_file.as_ref().map(|path| format!("in {}", path.display()));
+    lines.push(("revocations", kept.unwrap_or("not kept over a restart".into())));
+    let admin = admin.as_ref().map(|admin| {
+        format!("http://{}, {}", admin.listen, if admin.token_file.is_some() { "with a token" } else { "health only" })
+    });
+    lines.push(("admin interface", admin.unwrap_or("none".into())));
     lines
 }
 

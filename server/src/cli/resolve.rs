@@ -10,8 +10,9 @@ use tunnel_cli::{
     value,
 };
 use tunneld::{
+    admin::{AdminToken, AdminTokenError},
     auth::{Allow, AuthConfig, PublicKey, Secret},
-    config::{Config, DEFAULT_LISTEN_PLAIN, DEFAULT_LISTEN_TLS, Limits, TlsFiles},
+    config::{AdminConfig, Config, DEFAULT_LISTEN_PLAIN, DEFAULT_LISTEN_TLS, KeyFiles, Limits, TlsFiles},
     edge::cors::CorsPolicy,
 };
 use url::Url;
@@ -47,6 +48,9 @@ pub(super) fn serve(settings: &Settings) -> Result<Serve, Wrong> {
         public_url: read("public-url", settings.public_url.as_deref(), public_url)?,
         trusted_proxies: read_all("trusted-proxy", settings.trusted_proxy.as_deref(), network)?,
         auth: auth(settings)?,
+        key_files: KeyFiles { secret: settings.jwt_secret_file.clone(), public_key: settings.jwt_public_key.clone() },
+        revocations_file: settings.revocations_file.clone(),
+        admin: admin(settings)?,
         limits: limits(settings)?,
         cors_origins: cors_origins(settings)?,
     };
@@ -93,6 +97,20 @@ fn auth(settings: &Settings) -> Result<AuthConfig, Wrong> {
         allow: allow(settings)?,
         require_scope: settings.require_scope.unwrap_or(false),
     })
+}
+
+fn admin(settings: &Settings) -> Result<Option<AdminConfig>, Wrong> {
+    let listen = read("admin-listen", settings.admin_listen.as_deref(), value::listen_address)?;
+    let token_file = settings.admin_token_file.clone();
+    let token = token_file.clone().map(AdminToken::read).transpose();
+    token.map_err(|error| Wrong::new("admin-token-file", error))?;
+    match listen {
+        Some(listen) if token_file.is_none() && !listen.ip().is_loopback() => {
+            Err(Wrong::new("admin-listen", AdminTokenError::Needed(listen)))
+        }
+        Some(listen) => Ok(Some(AdminConfig { listen, token_file })),
+        None => Ok(None),
+    }
 }
 
 pub(super) fn no_key() -> Wrong {
@@ -236,6 +254,8 @@ mod tests {
         let (dir, _) = usable();
         let short = dir.path().join("short");
         fs::write(&short, "short").unwrap();
+        let spaced = dir.path().join("spaced");
+        fs::write(&spaced, "x ".repeat(32)).unwrap();
         let cases: Vec<(&str, &str, Change<'_>)> = vec![
             ("tls-cert", "--plain-http", Box::new(|s| s.plain_http = None)),
             ("plain-http", "keep one", Box::new(|s| s.tls_cert = path("x"))),
@@ -251,6 +271,12 @@ mod tests {
             ("allow-user", "no name", Box::new(|s| s.allow_user = list(""))),
             ("require-claim", "group=staff", Box::new(|s| s.require_claim = list("staff"))),
             ("listen", "0.0.0.0:8443", Box::new(|s| s.listen = text("here"))),
+            ("admin-listen", "127.0.0.1", Box::new(|s| s.admin_listen = text("9464"))),
+            ("admin-listen", "--admin-token-file", Box::new(|s| s.admin_listen = text("[::]:9464"))),
+            ("admin-listen", "0.0.0.0:8443", Box::new(|s| s.admin_listen = text("here"))),
+            ("admin-token-file", "/no/x", Box::new(|s| s.admin_token_file = path("/no/x"))),
+            ("admin-token-file", "at least 32", Box::new(|s| s.admin_token_file = Some(short.clone()))),
+            ("admin-token-file", "without spaces", Box::new(|s| s.admin_token_file = Some(spaced.clone()))),
             ("public-url", "https://HOST", Box::new(|s| s.public_url = text("ftp://x"))),
             ("public-url", "write https://x", Box::new(|s| s.public_url = text("https://x/y"))),
             ("trusted-proxy", "10.0.0.0/8", Box::new(|s| s.trusted_proxy = list("proxy"))),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use tunnel_cli::log;
 
 /// Settings that name files.
-pub(super) const PATHS: [&str; 4] = ["tls-cert", "tls-key", "jwt-secret-file", "jwt-public-key"];
+pub(super) const PATHS: [&str; 6] =
+    ["tls-cert", "tls-key", "jwt-secret-file", "jwt-public-key", "revocations-file", "admin-token-file"];
 
 /// The settings, none of them read into its type yet.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
@@ -72,6 +73,18 @@ pub(super) struct Settings {
         value_parser = clap::builder::BoolishValueParser::new(),
     )]
     pub(super) require_scope: Option<bool>,
+
+    /// File that keeps revoked tokens and users over a restart [default: none, they are lost then]
+    #[arg(long, value_name = "FILE", env = "TUNNELD_REVOCATIONS_FILE", help_heading = "Tokens")]
+    pub(super) revocations_file: Option<PathBuf>,
+
+    /// Address of the admin interface, plain HTTP, such as 127.0.0.1:9464 [default: none]
+    #[arg(long, value_name = "ADDR", env = "TUNNELD_ADMIN_LISTEN", help_heading = "Administration")]
+    pub(super) admin_listen: Option<String>,
+
+    /// File with the token that opens it; openssl rand -hex 32 makes one
+    #[arg(long, value_name = "FILE", env = "TUNNELD_ADMIN_TOKEN_FILE", help_heading = "Administration")]
+    pub(super) admin_token_file: Option<PathBuf>,
 
     /// From a request's arrival to the last byte of its answer [default: 30s]
     #[arg(long, value_name = "TIME", env = "TUNNELD_STREAM_DEADLINE", help_heading = "Limits")]

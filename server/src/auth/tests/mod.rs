@@ -14,6 +14,7 @@ use rcgen::{
 
 use super::*;
 
+mod changes;
 mod hostile;
 mod identity;
 mod keys;

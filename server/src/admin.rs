@@ -1,0 +1,232 @@
+//! The operator's own listener: who is connected, and who is to be so no more.
+//!
+//! Owns who may ask. Health is open; everything else needs the admin token, and without a token file does not exist.
+//! Nothing here is for web pages: a request that a browser made for one is refused, and so is, on a loopback address,
+//! a name that was made to point there. What is asked is in [`routes`], the token in [`token`].
+
+mod routes;
+mod token;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, uri::Authority};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+pub use self::token::{AdminToken, AdminTokenError};
+use crate::{
+    config::AdminConfig,
+    server::{App, sentence},
+};
+
+/// Connections at a time; more wait.
+const CONNECTIONS: usize = 64;
+
+/// Each request head, and the wait for the next one.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes that hyper buffers for a connection.
+const BUFFER: usize = 16 * 1024;
+
+/// The pause after an accept that failed.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The listener, bound and not yet running.
+pub(crate) struct Admin {
+    app: Arc<App>,
+    socket: TcpListener,
+    address: SocketAddr,
+    token: Option<Arc<AdminToken>>,
+}
+
+/// Why there is no admin listener. Each is one line that says what to do.
+#[derive(Debug, Error)]
+pub enum AdminError {
+    /// `--admin-listen`.
+    #[error("cannot listen on {address}: {}; choose another with --admin-listen", sentence(.error))]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// `--admin-token-file`.
+    #[error(transparent)]
+    Token(#[from] AdminTokenError),
+}
+
+/// An answer: a status, and one object of JSON.
+type Answer = (StatusCode, Value);
+
+impl Admin {
+    pub(crate) async fn bind(config: AdminConfig, app: Arc<App>) -> Result<Self, AdminError> {
+        let AdminConfig { listen, token_file } = config;
+        let token = token_file.map(AdminToken::read).transpose()?;
+        if token.is_none() && !listen.ip().is_loopback() {
+            return Err(AdminTokenError::Needed(listen).into());
+        }
+        let bind_error = |error| AdminError::Bind { address: listen, error };
+        let socket = TcpListener::bind(listen).await.map_err(bind_error)?;
+        let address = socket.local_addr().map_err(bind_error)?;
+        Ok(Self { app, socket, address, token: token.map(Arc::new) })
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The token and its file, to be watched.
+    pub(crate) fn token(&self) -> Option<(Arc<AdminToken>, PathBuf)> {
+        self.token.as_ref().map(|token| (Arc::clone(token), token.path().to_owned()))
+    }
+
+    /// Serves until it is dropped, and all connections with it.
+    pub(crate) async fn run(self) {
+        info!(addr = %self.address, token = self.token.is_some(), "the admin interface is open");
+        let this = Arc::new(self);
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let place = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
+            while connections.try_join_next().is_some() {}
+            match this.socket.accept().await {
+                Ok((stream, peer)) => {
+                    let serving = Arc::clone(&this).serve(stream, peer);
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept connections to the admin interface; pausing");
+                    sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let service = service_fn(|request| {
+            let this = Arc::clone(&self);
+            async move { Ok::<_, std::convert::Infallible>(this.answer(peer, request).await) }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(BUFFER);
+        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+            debug!(%peer, %error, "admin connection ended");
+        }
+    }
+
+    async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (status, body) = match self.may_ask(&request) {
+            Ok(()) => routes::answer(&self.app, request).await,
+            Err(refusal) => refusal,
+        };
+        if status.is_client_error() || status.is_server_error() {
+            warn!(%peer, %method, path, status = status.as_u16(), "admin request refused");
+        } else if method.is_safe() {
+            debug!(%peer, %method, path, status = status.as_u16(), "admin request");
+        } else {
+            info!(%peer, %method, path, status = status.as_u16(), "admin request");
+        }
+        let mut response = Response::new(Full::from(format!("{body}\n")));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+
+    /// Whether this request is let in at all.
+    fn may_ask<B>(&self, request: &Request<B>) -> Result<(), Answer> {
+        let headers = request.headers();
+        if headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
+            return Err(refuse(StatusCode::FORBIDDEN, "this interface is not for web pages"));
+        }
+        if self.address.ip().is_loopback() && !names_loopback(request.uri().authority(), headers) {
+            return Err(refuse(StatusCode::FORBIDDEN, "ask for it by its address, or as localhost"));
+        }
+        if routes::is_open(request) {
+            return Ok(());
+        }
+        // Who may not know whether a route exists is told that it does not.
+        let Some(token) = &self.token else { return Err(not_found()) };
+        let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        match (bearers.next(), bearers.next()) {
+            (Some(bearer), None) if bearer.strip_prefix(b"Bearer ").is_some_and(|given| token.is(given)) => Ok(()),
+            _ => Err(refuse(StatusCode::UNAUTHORIZED, "send the admin token as 'Authorization: Bearer TOKEN'")),
+        }
+    }
+}
+
+/// Whether a request is for this machine by an address or a name that nobody else can give away: a page whose own name
+/// was made to point to a loopback address is another place (DNS rebinding).
+fn names_loopback(authority: Option<&Authority>, headers: &HeaderMap) -> bool {
+    let mut hosts =
+        headers.get_all(header::HOST).iter().map(|host| host.to_str().ok().and_then(|host| host.parse().ok()));
+    let (Some(Some(host)), None) = (hosts.next(), hosts.next()) else { return false };
+    let host: Authority = host;
+    if authority.is_some_and(|authority| *authority != host) || host.as_str().contains('@') {
+        return false;
+    }
+    let host = host.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn refuse(status: StatusCode, message: &str) -> Answer {
+    (status, json!({ "error": message }))
+}
+
+fn not_found() -> Answer {
+    refuse(StatusCode::NOT_FOUND, "there is nothing here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        let of = |hosts: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
+            }
+            names_loopback(None, &headers)
+        };
+        for good in ["localhost", "LocalHost:9464", "127.0.0.1:1", "127.9.9.9", "[::1]:9464", "[::1]"] {
+            assert!(of(&[good]), "{good}");
+        }
+        for bad in ["evil.example", "localhost.evil.example", "10.0.0.1", "127.0.0.1@evil.example", "", "[::2]", "::1 "]
+        {
+            assert!(!of(&[bad]), "{bad}");
+        }
+        assert!(!of(&[]) && !of(&["localhost", "localhost"]));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+        assert!(!names_loopback(Some(&Authority::from_static("evil.example")), &headers));
+    }
+}
