@@ -54,7 +54,7 @@ pub(crate) struct Injector {
 
 impl Injector {
     /// Injects until told to stop; the fault under way is finished.
-    pub(crate) async fn run(self: Arc<Self>, mut plan: Plan, stop: CancellationToken) -> io::Result<()> {
+    pub(crate) async fn run(&self, mut plan: Plan, stop: CancellationToken) -> io::Result<()> {
         loop {
             let (pause, fault) = plan.next();
             tokio::select! {

@@ -43,7 +43,7 @@ use std::{
 
 use clap::Parser;
 use integration_tests::pki;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunneld::auth::mint::MintRequest;
 
@@ -100,13 +100,13 @@ async fn run(arguments: &Arguments, seed: u64) -> io::Result<Report> {
         tally: Tally::default(),
         stop: CancellationToken::new(),
     });
-    let injector = Arc::new(Injector {
+    let injector = Injector {
         stage: Arc::clone(&stage),
         callers: Arc::clone(&callers),
         retiring: TaskTracker::new(),
         recoveries: std::sync::Mutex::default(),
         injected: std::sync::Mutex::default(),
-    });
+    };
     let mut calling = caller::start(&callers, seed);
     inject(arguments, seed, &injector).await?;
     callers.stop.cancel();
@@ -136,22 +136,18 @@ async fn run(arguments: &Arguments, seed: u64) -> io::Result<Report> {
 }
 
 /// Both injectors, for the time that was asked for.
-async fn inject(arguments: &Arguments, seed: u64, injector: &Arc<Injector>) -> io::Result<()> {
+async fn inject(arguments: &Arguments, seed: u64, injector: &Injector) -> io::Result<()> {
     let stop = CancellationToken::new();
-    let mut injecting = JoinSet::new();
-    for user in User::ALL {
-        let plan = Plan::new(seed, user, &arguments.only);
-        injecting.spawn(Arc::clone(injector).run(plan, stop.clone()));
-    }
-    let timer = stop.clone();
-    let time = arguments.time();
-    injecting.spawn(async move {
-        sleep(time).await;
-        timer.cancel();
+    let plan = |user| Plan::new(seed, user, &arguments.only);
+    let timer = async {
+        sleep(arguments.time()).await;
+        stop.cancel();
         Ok(())
-    });
-    while let Some(ended) = injecting.join_next().await {
-        ended??;
-    }
+    };
+    tokio::try_join!(
+        injector.run(plan(User::Alice), stop.clone()),
+        injector.run(plan(User::Bob), stop.clone()),
+        timer
+    )?;
     Ok(())
 }
