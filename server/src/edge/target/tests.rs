@@ -55,6 +55,25 @@ fn old_versions_are_505() {
 }
 
 #[test]
+fn t20_chunked_is_said_once_or_not_at_all() {
+    for codings in [&["chunked"][..], &["Chunked"], &[]] {
+        let fields: Vec<_> = codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+        assert_eq!(h1("POST", "/", &fields), Ok(()), "{codings:?}");
+    }
+    for codings in [
+        &["gzip, chunked"][..],
+        &["chunked, chunked"],
+        &["chunked", "chunked"],
+        &["identity", "chunked"],
+        &[",chunked"],
+        &[""],
+    ] {
+        let fields: Vec<_> = codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+        assert_eq!(h1("POST", "/", &fields), Err(400), "{codings:?}");
+    }
+}
+
+#[test]
 fn t24_the_host_is_one() {
     let absolute = |target: &str, host: &str| checked(&parts("GET", target, Version::HTTP_11, &[("host", host)]));
     assert_eq!(checked(&parts("GET", "/", Version::HTTP_11, &[])), Err(400));
@@ -161,6 +180,7 @@ fn t29_heads_are_bounded() {
     assert_eq!(h1("GET", "/", &[("x", &long)]), Ok(()));
     assert_eq!(h1("GET", "/", &[("x", &long), ("y", &"y".repeat(100))]), Err(431));
     assert_eq!(h1("GET", &format!("/{long}?{}", "q".repeat(100)), &[]), Err(431));
+    assert_eq!(h1(&"M".repeat(MAX_HEAD_BYTES), "/", &[]), Err(431));
 }
 
 proptest! {
