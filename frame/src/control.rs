@@ -52,7 +52,8 @@ impl Control {
     /// Reads a message; `None` if it is not a JSON object with a `type`.
     #[must_use]
     pub fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        // serde would also read a list, with the type in front.
+        text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
     }
 }
 
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_nothing() {
-        for text in ["", "1", "[]", "{}", "{\"type\":7}", "{\"type\":\"welcome\"}"] {
+        for text in ["", "1", "[]", "{}", "{\"type\":7}", "{\"type\":\"welcome\"}", "[\"drain\",\"x\"]"] {
             assert_eq!(Control::from_json(text), None, "{text}");
         }
     }
