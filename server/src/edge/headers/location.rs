@@ -20,8 +20,10 @@ pub(super) fn rewrite(headers: &mut HeaderMap, prefix: &str) {
 
 fn rewritten(location: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
     let bytes = location.as_bytes();
-    // Path-absolute (RFC 3986 §4.2). Browsers read a backslash as a slash: two of either begin an authority.
-    if bytes.first() == Some(&b'/') && !matches!(bytes.get(1), Some(b'/' | b'\\')) {
+    // Path-absolute (RFC 3986 §4.2). Browsers drop tabs and read a backslash as a slash: two slashes begin an
+    // authority.
+    let mut start = bytes.iter().filter(|b| **b != b'\t');
+    if start.next() == Some(&b'/') && !matches!(start.next(), Some(b'/' | b'\\')) {
         return match prefix {
             "" => Some(location.clone()),
             _ => HeaderValue::from_bytes(&[prefix.as_bytes(), bytes].concat()).ok(),
@@ -98,6 +100,8 @@ mod tests {
             "http://[::]/",
             "//localhost/x",
             "/\\localhost/x",
+            "/\t/localhost/x",
+            "\t/\t\\localhost/x",
             "\\\\localhost/x",
             "http:\\\\localhost",
             "http://u:p@127.0.0.1/",
