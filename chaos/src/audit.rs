@@ -66,7 +66,8 @@ pub(crate) async fn audit(stage: &Stage, callers: &Callers, first: Vec<(String, 
             in_flight += watch::status(callers, user).await.map_or(1, |status| status.in_flight);
         }
         let last = stage.holds().await?;
-        let rests = first.iter().zip(last).map(|((name, first), (_, last))| Rest { name: name.clone(), first: *first, last });
+        let rests =
+            first.iter().zip(last).map(|((name, first), (_, last))| Rest { name: name.clone(), first: *first, last });
         let audit = Audit { in_flight, rests: rests.collect() };
         if (audit.in_flight == 0 && audit.leaks() == 0) || since.elapsed() > IDLE_WITHIN {
             break audit;

@@ -16,8 +16,9 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     caller::Order,
+    expected::{Differs, Expected},
     line::{Line, causes},
-    ticket::{Differs, Expected, Kind, Ticket},
+    ticket::{Kind, Ticket},
     verdict::{Failure, Wrong},
 };
 

@@ -1,5 +1,8 @@
 //! Does to the programs what the plan says, and writes it into the timeline.
 
+mod newcomer;
+mod recovery;
+
 use std::{
     io,
     sync::{Arc, Mutex as SyncMutex, PoisonError},
@@ -19,23 +22,13 @@ use crate::{
     ticket::User,
     timeline::Allows,
     upstream::Upstream,
-    watch,
 };
 
 /// A program that was told to stop lets its requests finish for 30 s, and is gone after 32.
 const STOPPED_WITHIN: Duration = Duration::from_secs(35);
 
-/// The longest wait for a tunnel after a fault: after four losses in a row a client waits up to 8 s before it dials.
-const BACK_WITHIN: Duration = Duration::from_secs(20);
-
-/// A newcomer under a name in use is told so after a round trip.
-const REFUSED_WITHIN: Duration = Duration::from_secs(10);
-
 /// How long a token is good that is about to expire; the server allows 30 s more.
 const EXPIRES_IN: Duration = Duration::from_secs(10);
-
-/// Between two looks whether everything is connected again.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// The name of the desktops.
 const DESKTOP: &str = "desktop";
@@ -238,53 +231,6 @@ impl Injector {
         self.over(entry)
     }
 
-    async fn bring_rival(&self, fault: Fault, desk: &Desk) -> io::Result<()> {
-        let entry = self.begin(fault, Some(desk.user), Allows::Nothing);
-        let mut rival = self.stage.start_client(desk, DESKTOP)?;
-        let code = rival.ended(REFUSED_WITHIN).await?.map(|status| status.code());
-        if code == Some(Some(77)) {
-            return self.over(entry);
-        }
-        if !self.callers.timeline.overlaps(entry) {
-            self.stage.complain(format!("{}: not refused for good ({code:?})", rival.log().display()));
-        }
-        // The line was free for a moment, and the rival was faster.
-        let entry = self.callers.timeline.begin("the rival leaves".into(), Some(desk.user), Allows::Breaks);
-        drop(rival);
-        let mut client = desk.client.lock().await;
-        *client = None;
-        *client = Some(self.stage.client(desk, DESKTOP).await?);
-        self.over(entry)
-    }
-
-    async fn take_over(&self, fault: Fault, desk: &Desk) -> io::Result<()> {
-        let mut client = desk.client.lock().await;
-        let entry = self.begin(fault, Some(desk.user), Allows::Breaks);
-        let old = client.take();
-        let mut old = old.ok_or_else(|| io::Error::other("no client"))?;
-        old.signal(Signal::Stop)?;
-        *client = Some(self.stage.client(desk, DESKTOP).await?);
-        old.signal(Signal::Kill)?;
-        self.retire(old, Signal::Kill);
-        self.over(entry)
-    }
-
-    async fn twin(&self, fault: Fault, desk: &Desk, time: Duration, signal: Signal) -> io::Result<()> {
-        let entry = self.begin(fault, Some(desk.user), Allows::Nothing);
-        let mut twin = self.stage.client(desk, "twin").await?;
-        sleep(time).await;
-        if let Signal::Kill = signal {
-            self.over(entry)?;
-            let entry = self.callers.timeline.begin("the twin is killed".into(), Some(desk.user), Allows::Breaks);
-            twin.signal(signal)?;
-            retired(&self.stage, twin, signal).await;
-            return self.over(entry);
-        }
-        twin.signal(signal)?;
-        retired(&self.stage, twin, signal).await;
-        self.over(entry)
-    }
-
     fn begin(&self, fault: Fault, user: Option<User>, allows: Allows) -> usize {
         self.callers.timeline.begin(fault.to_string(), user, allows)
     }
@@ -294,51 +240,6 @@ impl Injector {
     fn over(&self, entry: usize) -> io::Result<()> {
         self.callers.timeline.over(entry);
         Ok(())
-    }
-
-    /// How often a user's client has been online.
-    async fn online(&self, user: User) -> io::Result<usize> {
-        match &*self.stage.desk(user).client.lock().await {
-            Some(client) => Ok(std::fs::read_to_string(client.log())?.matches(" online ").count()),
-            None => Ok(0),
-        }
-    }
-
-    /// Waits until both desktops have come to a new server.
-    async fn await_server(&self, entry: usize) -> io::Result<()> {
-        let since = Instant::now();
-        for user in User::ALL {
-            self.await_connected(entry, user, since).await;
-        }
-        self.over(entry)
-    }
-
-    /// Waits until a client has been online once more, and is.
-    async fn await_client(&self, entry: usize, user: User, before: usize, since: Instant) -> io::Result<()> {
-        while self.online(user).await? <= before && since.elapsed() < BACK_WITHIN {
-            sleep(LOOK).await;
-        }
-        self.await_connected(entry, user, since).await;
-        Ok(())
-    }
-
-    async fn await_connected(&self, entry: usize, user: User, since: Instant) {
-        loop {
-            let status = watch::status(&self.callers, user).await;
-            if status.is_some_and(|status| status.desktops.iter().any(|name| name == DESKTOP)) {
-                break;
-            }
-            if since.elapsed() > BACK_WITHIN {
-                if !self.callers.timeline.overlaps(entry) {
-                    self.stage.complain(format!("{} is not back after {BACK_WITHIN:?}", user.name()));
-                }
-                return;
-            }
-            sleep(LOOK).await;
-        }
-        if !self.callers.timeline.overlaps(entry) {
-            self.recoveries.lock().unwrap_or_else(PoisonError::into_inner).push(since.elapsed());
-        }
     }
 
     fn retire(&self, program: Program, signal: Signal) {

@@ -126,8 +126,7 @@ impl Line {
                 Sender::Http1(sender)
             }
             Protocol::Http2 => {
-                let (sender, driver) =
-                    http2::handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)?;
+                let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)?;
                 tokio::spawn(driver);
                 Sender::Http2(sender)
             }

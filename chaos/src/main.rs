@@ -12,7 +12,7 @@
 //! | [`cli`] | the command line |
 //! | [`plan`], [`inject`], [`timeline`] | faults: which, how, when |
 //! | [`stage`], [`program`], [`upstream`] | what is broken |
-//! | [`ticket`], [`caller`], [`exchange`], [`line`] | requests |
+//! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`line`] | requests |
 //! | [`ledger`], [`verdict`], [`watch`], [`audit`], [`report`] | the judgement |
 //!
 //! A seed gives the same faults and the same requests in the same order. What meets what also depends on the machine,
@@ -22,6 +22,7 @@ mod audit;
 mod caller;
 mod cli;
 mod exchange;
+mod expected;
 mod inject;
 mod ledger;
 mod line;
@@ -130,7 +131,7 @@ async fn run(arguments: &Arguments, seed: u64) -> io::Result<Report> {
     if let (false, Some(stage)) = (report.clean, Arc::into_inner(stage)) {
         let folder = stage.keep();
         std::fs::write(folder.join("timeline"), timeline.lines().join("\n"))?;
-        report.text += &format!("logs: {}\n", folder.display());
+        report.text.extend(["logs: ", &folder.to_string_lossy(), "\n"]);
     }
     Ok(report)
 }

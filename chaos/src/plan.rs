@@ -139,11 +139,9 @@ impl Fault {
 
     fn breaks_line(self) -> bool {
         match self {
-            Self::ServerKill(_)
-            | Self::ServerTerm(_)
-            | Self::ServerRoll
-            | Self::LineCut(..)
-            | Self::LineRefuse(..) => true,
+            Self::ServerKill(_) | Self::ServerTerm(_) | Self::ServerRoll | Self::LineCut(..) | Self::LineRefuse(..) => {
+                true
+            }
             Self::ServerStop(time) | Self::LineFreeze(_, time) => Self::is_long(time),
             _ => false,
         }

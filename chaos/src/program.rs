@@ -10,8 +10,8 @@ use std::{
 
 use tokio::time::sleep;
 
-/// How long a program may take to get ready.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How long a program may take to get ready: longer than any fault that keeps it from connecting.
+const READY_WITHIN: Duration = Duration::from_secs(45);
 
 /// Between two looks at a log or a process.
 const INTERVAL: Duration = Duration::from_millis(5);

@@ -1,6 +1,7 @@
 //! The table at the end, and what to know about each request that went wrong.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -59,9 +60,9 @@ impl Run {
         row(&mut text, "leaking programs", self.audit.leaks(), "must be 0");
         row(&mut text, "complaints", self.complaints.len(), "must be 0");
         for rest in &self.audit.rests {
-            let (first, last) = (rest.first, rest.last);
-            let change = format!("files {} → {}, memory {} → {} KiB", first.files, last.files, first.memory, last.memory);
-            _ = writeln!(text, "  {:<18} {change}", rest.name);
+            let (before, after) = (rest.first, rest.last);
+            let files = format!("files {} → {}", before.files, after.files);
+            _ = writeln!(text, "  {:<18} {files}, memory {} → {} KiB", rest.name, before.memory, after.memory);
         }
         for complaint in &self.complaints {
             _ = writeln!(text, "complaint: {complaint}");
@@ -85,12 +86,29 @@ impl Run {
         let longest = recoveries.last().copied().unwrap_or_default();
         let mib = tally.bytes.load(Ordering::Relaxed) / 1024 / 1024;
         row(&mut text, "seed", self.seed, &format!("{:?}", self.time));
-        row(&mut text, "faults", self.faults, &format!("tunnels back after {middle:.1?} (median), {longest:.1?} (longest)"));
+        row(
+            &mut text,
+            "faults",
+            self.faults,
+            &format!("tunnels back after {middle:.1?} (median), {longest:.1?} (longest)"),
+        );
         row(&mut text, "requests", tally.sent(), &format!("{} ran at an upstream", self.ledger.ran()));
         row(&mut text, "ok", tally.ok.load(Ordering::Relaxed), &format!("{mib} MiB verified"));
         row(&mut text, "cancelled", tally.cancelled.load(Ordering::Relaxed), "by their callers");
-        row(&mut text, "deadline", tally.cut_at_deadline.load(Ordering::Relaxed), "ended at the deadline they asked for");
+        row(
+            &mut text,
+            "deadline",
+            tally.cut_at_deadline.load(Ordering::Relaxed),
+            "ended at the deadline they asked for",
+        );
         row(&mut text, "justified", excused.len(), "failed by an active fault");
+        let mut ways = BTreeMap::<String, usize>::new();
+        for failed in excused {
+            *ways.entry(failed.how.kind()).or_default() += 1;
+        }
+        for (way, count) in ways {
+            _ = writeln!(text, "  {way:<27} {count:>6}");
+        }
         text
     }
 }
@@ -110,12 +128,11 @@ fn tell(
     failed: Option<&Failed>,
     ledger: &Arc<Ledger>,
 ) {
-    let (since, at, protocol) =
-        failed.map_or((at, at, "?"), |failed| (failed.since, failed.at, failed.protocol));
+    let (since, at, protocol) = failed.map_or((at, at, "?"), |failed| (failed.since, failed.at, failed.protocol));
     let ran = if ledger.knows(ticket) { "ran" } else { "never ran" };
     let (from, to) = (timeline.seconds(since), timeline.seconds(at));
     _ = writeln!(text, "\n{} {ticket} ({protocol}, {ran}, {from:.3}–{to:.3}): {detail}", wrong.name());
-    for line in timeline.between(since - Duration::from_secs(3), at) {
+    for line in timeline.between(since, at) {
         _ = writeln!(text, "    {line}");
     }
 }

@@ -11,6 +11,9 @@ use crate::ticket::User;
 /// later, on a machine that also builds and tests.
 const SETTLE: Duration = Duration::from_millis(1500);
 
+/// How long after its end a fault is still told of beside a request that went wrong.
+const LATELY: Duration = Duration::from_secs(5);
+
 /// Which failures a fault justifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allows {
@@ -81,18 +84,23 @@ impl Timeline {
         near.collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether another fault than this one was active at any time while it was.
-    pub(crate) fn overlaps(&self, number: usize) -> bool {
+    /// Whether another fault than this one touched `user` at any time while it was active.
+    pub(crate) fn overlaps(&self, number: usize, user: User) -> bool {
         let entries = lock(&self.entries);
-        let this = &entries[number];
-        let meets = |(other, entry): (usize, &Entry)| other != number && entry.until.is_none_or(|end| end > this.from);
+        let from = entries[number].from;
+        let meets = |(other, entry): (usize, &Entry)| {
+            other != number
+                && entry.user.is_none_or(|theirs| theirs == user)
+                && entry.until.is_none_or(|until| until + SETTLE > from)
+        };
         entries.iter().enumerate().any(meets)
     }
 
     /// The faults that were active between two moments, as lines.
     pub(crate) fn between(&self, from: Instant, to: Instant) -> Vec<String> {
         let entries = lock(&self.entries);
-        let near = entries.iter().filter(|entry| entry.from <= to && entry.until.is_none_or(|end| end + SETTLE >= from));
+        let near =
+            entries.iter().filter(|entry| entry.from <= to && entry.until.is_none_or(|end| end + LATELY >= from));
         near.map(|entry| self.line(entry)).collect()
     }
 

@@ -28,8 +28,9 @@ use tokio::{
 };
 
 use crate::{
+    expected::Expected,
     ledger::{Ledger, Open},
-    ticket::{Expected, Ticket, User},
+    ticket::{Ticket, User},
     verdict::Wrong,
 };
 
@@ -95,7 +96,7 @@ async fn obey(mut stops: mpsc::UnboundedReceiver<Duration>) {
     while let Some(time) = stops.recv().await {
         thread::sleep(time);
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn serve(listener: TcpListener, user: User, ledger: Arc<Ledger>) {

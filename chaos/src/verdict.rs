@@ -68,6 +68,18 @@ pub(crate) enum Failure {
     Cut { at: u64, record: Option<String>, error: String },
 }
 
+impl Failure {
+    /// What it has in common with others.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            Self::Connect(_) => "no connection".to_owned(),
+            Self::NoHead(_) => "no head".to_owned(),
+            Self::Refused(status, code) => format!("{status} {code}"),
+            Self::Cut { record, .. } => format!("cut, {}", record.as_deref().unwrap_or("no record")),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,22 +113,20 @@ impl Failed {
     fn fits(&self, allows: Allows, ledger: &Arc<Ledger>) -> bool {
         let not_sent = || !ledger.knows(self.ticket);
         match (allows, &self.how) {
-            (Allows::Nothing, _) => false,
             // Nothing but what never ran: a drain loses no request that was taken.
             (Allows::Unsent, Failure::Connect(_) | Failure::NoHead(_)) => not_sent(),
             (Allows::Unsent, Failure::Refused(503, code)) => {
                 matches!(code.as_str(), "draining" | "tunnel_offline") && not_sent()
             }
-            (Allows::Unsent, _) => false,
             (Allows::Upstream, Failure::Refused(502, code)) => {
                 matches!(code.as_str(), "upstream_unreachable" | "upstream_error")
             }
             (Allows::Upstream, Failure::Cut { record, .. }) => {
                 record.as_deref().is_none_or(|code| code == "upstream_error")
             }
-            (Allows::Upstream, _) => false,
             (Allows::Breaks, Failure::Refused(status, _)) => matches!(status, 429 | 502 | 503 | 504),
             (Allows::Breaks, _) => true,
+            (Allows::Nothing | Allows::Unsent | Allows::Upstream, _) => false,
         }
     }
 }
