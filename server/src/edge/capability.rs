@@ -62,8 +62,7 @@ pub fn redact(target: &str) -> Cow<'_, str> {
         if index > 0 {
             log.push('/');
         }
-        let names_a_token = hides_prefix(segment);
-        let blank = matches!(segment, "" | "." | "..");
+        let (names_a_token, blank) = read(segment);
         if segment.contains(TOKEN_START) || (token_follows && !blank) || (names_a_token && segment.len() > 3) {
             log.push_str(REDACTED);
         } else {
@@ -83,10 +82,16 @@ fn is_ordinary(segment: &str) -> bool {
     segment.bytes().all(plain) && !segment.eq_ignore_ascii_case("t") && !segment.contains(TOKEN_START)
 }
 
-/// Whether a segment is, or holds behind encoded slashes, the `t` that a token follows.
-fn hides_prefix(segment: &str) -> bool {
+/// How a careless program would read a segment, decoded and with slashes in it: whether it is, or holds, the `t` that a
+/// token follows, and whether it is nothing but dot segments, which do not change what follows.
+fn read(segment: &str) -> (bool, bool) {
     let decoded: Cow<'_, [u8]> = percent_decode_str(segment).into();
-    decoded.split(|b| b"/\\".contains(b)).any(|part| part.eq_ignore_ascii_case(b"t"))
+    let (mut names_a_token, mut blank) = (false, true);
+    for part in decoded.split(|b| b"/\\".contains(b)) {
+        names_a_token |= part.eq_ignore_ascii_case(b"t");
+        blank &= matches!(part, b"" | b"." | b"..");
+    }
+    (names_a_token, blank)
 }
 
 #[cfg(test)]
@@ -132,6 +137,8 @@ mod tests {
         assert_eq!(redact("//t/abc/x"), "//t/[redacted]/x");
         assert_eq!(redact("/t//abc/x"), "/t//[redacted]/x");
         assert_eq!(redact("/t/./abc/x"), "/t/./[redacted]/x");
+        assert_eq!(redact("/t/%2e/abc/x"), "/t/%2e/[redacted]/x");
+        assert_eq!(redact("/t/%2f..%5C/abc/x"), "/t/%2f..%5C/[redacted]/x");
         assert_eq!(redact("/T/abc/x"), "/T/[redacted]/x");
         assert_eq!(redact("/x/t/abc/y"), "/x/t/[redacted]/y");
         assert_eq!(redact("/%74/abc/y"), "/%74/[redacted]/y");
