@@ -25,6 +25,8 @@ pub enum Signal {
     Terminate,
     /// `kill -9`.
     Kill,
+    /// `kill -HUP`, `systemctl reload`.
+    Hangup,
 }
 
 /// Memory of a process, in bytes.
@@ -116,6 +118,7 @@ impl Program {
             Signal::Interrupt => "-INT",
             Signal::Terminate => "-TERM",
             Signal::Kill => "-KILL",
+            Signal::Hangup => "-HUP",
         };
         let status = Command::new("kill").args([flag, &self.id().to_string()]).status().expect("kill");
         assert!(status.success(), "{} has ended already", self.name);

@@ -1,6 +1,6 @@
 //! Tokens with whatever claims a test wants: signed with the secret of the tests, or by an identity provider.
 
-use std::{io::Write, time::SystemTime};
+use std::{io::Write, path::Path, time::SystemTime};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::KeyPair;
@@ -70,6 +70,12 @@ impl Issuer {
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         PublicKey::read(self.public.path()).expect("a public key")
+    }
+
+    /// The file with its public key.
+    #[must_use]
+    pub fn public_file(&self) -> &Path {
+        self.public.path()
     }
 
     /// Its public key as text, which everyone may know.

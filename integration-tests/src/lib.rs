@@ -7,6 +7,7 @@
 //! | [`relay`] | a TCP relay that cuts, freezes, delays and throttles |
 //! | [`body`], [`pattern`] | bodies one piece at a time, and endless ones that show damage |
 //! | [`setup`] | a whole tunnel in one line, and its parts in a test's hands |
+//! | [`admin`] | a tunnel with an operator |
 //! | [`server`], [`client`] | `tunneld` and `tunnel connect` inside the test's process |
 //! | [`pki`] | a development CA, a certificate, tokens |
 //! | [`jwt`] | tokens with any claims, of the secret and of an identity provider |
@@ -18,6 +19,7 @@
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
 //! | [`background`] | a thread and runtime for each part; panics are raised again |
 
+pub mod admin;
 pub mod background;
 pub mod binaries;
 pub mod body;

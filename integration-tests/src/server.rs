@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::mpsc};
 
-use tunneld::{config::Config, server::Server};
+use tunneld::{config::Config, reload::Reloader, server::Server};
 
 use crate::{
     background::{Background, Flavour},
@@ -13,6 +13,8 @@ use crate::{
 #[derive(Debug)]
 pub struct TestServer {
     addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    reloader: Reloader,
     background: Background,
 }
 
@@ -26,17 +28,30 @@ impl TestServer {
                 Ok(server) => server,
                 Err(error) => return bound.send(Err(error.to_string())).expect("the test waits"),
             };
-            bound.send(Ok(server.local_addr())).expect("the test waits");
+            let about = (server.local_addr(), server.admin_addr(), server.reloader());
+            bound.send(Ok(about)).expect("the test waits");
             server.run(stop.cancelled_owned()).await;
         });
-        let addr = started.recv_timeout(LIMIT).expect("a server starts or says why not").expect("a server");
-        Self { addr, background }
+        let started = started.recv_timeout(LIMIT).expect("a server starts or says why not");
+        let (addr, admin_addr, reloader) = started.expect("a server");
+        Self { addr, admin_addr, reloader, background }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where its admin interface is.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr.expect("a server with an admin interface")
+    }
+
+    /// Asks it to read its files again, as SIGHUP does, and returns at once.
+    pub fn reload(&self) {
+        self.reloader.reload();
     }
 
     /// Asks it to stop, as SIGTERM does, and returns at once.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
-//! table of what can be answered instead. [`admin`] is the operator's own listener; `reload` follows files that change.
+//! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change.
 
 pub mod admin;
 pub mod auth;
@@ -24,6 +24,6 @@ mod listener;
 mod patience;
 pub mod proxy;
 pub mod registry;
-mod reload;
+pub mod reload;
 pub mod server;
 mod tunnel;

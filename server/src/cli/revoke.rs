@@ -89,7 +89,7 @@ pub(super) fn run(args: &Args, origin: Origin) -> Result<Output, Exit> {
         None => json!({ "jti": args.jti }),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Exit::failed)?;
-    let asked = runtime.block_on(timeout(ANSWER_WITHIN, ask(address, &token, &body)));
+    let asked = runtime.block_on(async { timeout(ANSWER_WITHIN, ask(address, &token, &body)).await });
     let problem = |what: &str| Exit::failed(format_args!("the admin interface on {address} {what}"));
     match asked {
         Ok(Ok((StatusCode::CREATED, answer))) => {

@@ -1,0 +1,124 @@
+//! The operator's own listener: who may ask, and what is told.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+
+use http::{HeaderName, HeaderValue, Method, Request};
+use integration_tests::{
+    admin::{Administered, LISTEN, TOKEN, send},
+    body::{self, Body},
+    caller::Caller,
+    eventually::eventually,
+    pki::{self, SECRET},
+    setup::{ALICE, Setup},
+};
+use serde_json::json;
+use tunnel::event::Event;
+use tunneld::config::AdminConfig;
+
+#[tokio::test]
+async fn tunnels_are_listed_and_kicked() {
+    let this = Administered::start(Setup::new()).await;
+    let other = this.world.connect("zoe", "laptop", this.world.ollama().addr()).await;
+    let listed = this.admin().get("/tunnels").await.json().await;
+    let tunnels = listed["tunnels"].as_array().unwrap();
+    assert_eq!(tunnels.len(), 2);
+    let [first, second] = [&tunnels[0], &tunnels[1]];
+    assert_eq!((&first["user"], &first["issuer"]), (&json!(ALICE), &json!("tunneld")));
+    assert_eq!((&second["user"], &second["name"]), (&json!("zoe"), &json!("laptop")));
+    assert_eq!((&second["in_flight"], &second["draining"]), (&json!(0), &json!(false)));
+    assert!(second["client"].as_str().unwrap().starts_with("tunnel/") && second["since"].is_string());
+    let path = format!("/tunnels/{}/kick", second["id"].as_str().unwrap());
+    assert_eq!(send(&this.admin(), Method::POST, &path).await.status(), 200);
+    let kicked = |event: &Event| match event {
+        Event::Disconnected { reason, .. } => Some(reason.clone()),
+        _ => None,
+    };
+    assert!(other.event("a kick", kicked).await.contains("operator"));
+    other.connected(2).await;
+    assert_eq!(send(&this.admin(), Method::POST, &path).await.status(), 404);
+    assert_eq!(this.world.client().connections(), 1);
+}
+
+fn with_header(request: Request<Body>, name: &'static str, value: &str) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    parts.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+    Request::from_parts(parts, body)
+}
+
+const ROUTES: [(Method, &str); 5] = [
+    (Method::GET, "/tunnels"),
+    (Method::POST, "/tunnels/t1/kick"),
+    (Method::GET, "/revocations"),
+    (Method::POST, "/revocations"),
+    (Method::DELETE, "/revocations/0000000000000000"),
+];
+
+#[tokio::test]
+async fn only_the_admin_token_opens_more_than_health() {
+    let this = Administered::start(Setup::new()).await;
+    let admin = this.admin();
+    let user = pki::token(ALICE);
+    let wrong = [None, Some("x"), Some(&TOKEN[1..]), Some(user.as_str()), Some(SECRET.split(' ').next().unwrap())];
+    for token in wrong {
+        let caller = token.map_or(admin.anonymous(), |token| admin.with_token(token));
+        for (method, path) in ROUTES {
+            let reply = send(&caller, method, path).await;
+            assert_eq!((reply.status().as_u16(), reply.header("www-authenticate")), (401, "Bearer"), "{path}");
+        }
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(caller.get(path).await.status(), 200);
+        }
+    }
+    assert_eq!(admin.get("/elsewhere").await.status(), 404);
+    assert_eq!(admin.get("/api/version").await.status(), 404);
+    // Nor does the public port know any of it.
+    assert_eq!(this.world.caller().with_token(TOKEN).get("/tunnels").await.status(), 401);
+    // A new token in the file, and the old one is nobody's.
+    let fresh = "another-admin-token-another-admin-token";
+    fs::write(this.file("admin"), fresh).unwrap();
+    this.world.server().reload();
+    eventually("the new token", async || (admin.with_token(fresh).get("/tunnels").await.status() == 200).then_some(()))
+        .await;
+    assert_eq!(admin.get("/tunnels").await.status(), 401);
+}
+
+#[tokio::test]
+async fn t61_web_pages_and_rebound_names_are_kept_out() {
+    let this = Administered::start(Setup::new()).await;
+    let admin = this.admin();
+    for (method, path) in ROUTES.into_iter().chain([(Method::GET, "/healthz")]) {
+        for (name, value) in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "none"),
+            ("host", "evil.example"),
+            ("host", "evil.example:9464"),
+            ("host", "10.0.0.1"),
+        ] {
+            let request = with_header(admin.request(method.clone(), path, body::empty()), name, value);
+            assert_eq!(admin.send(request).await.status(), 403, "{path} {name}: {value}");
+        }
+    }
+    let addr = this.world.server().admin_addr();
+    for host in [format!("127.0.0.1:{}", addr.port()), "[::1]".into(), "LOCALHOST".into()] {
+        let request = with_header(admin.request(Method::GET, "/tunnels", body::empty()), "host", &host);
+        assert_eq!(admin.send(request).await.status(), 200, "{host}");
+    }
+    assert_eq!(this.admin().get("/revocations").await.json().await["revocations"], json!([]));
+}
+
+#[tokio::test]
+async fn without_an_admin_token_there_is_only_health() {
+    let world = Setup::new().server(|config| config.admin = Some(AdminConfig { listen: LISTEN, token_file: None }));
+    let world = world.start().await;
+    let admin = Caller::new("localhost", world.server().admin_addr(), None);
+    assert_eq!(admin.get("/healthz").await.text().await, "{\"status\":\"ok\"}\n");
+    for caller in [admin.with_token(TOKEN), admin.with_token(""), admin.clone()] {
+        for (method, path) in ROUTES {
+            assert_eq!(send(&caller, method, path).await.status(), 404, "{path}");
+        }
+    }
+}
