@@ -30,10 +30,15 @@ fn rewritten(location: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
         };
     }
     let text = str::from_utf8(bytes).ok()?;
-    let somewhere = Url::parse("http://tunnel.invalid/").ok()?;
-    // Read as a browser would, which knows many spellings of 127.0.0.1. Relative ones stay relative.
-    let target = somewhere.join(text).ok()?;
-    (!is_of_the_desktop(&target.host()?)).then(|| location.clone())
+    // Read as a browser would, which knows many spellings of 127.0.0.1. Relative ones stay relative; `http:/x` is one
+    // only on a page of the same scheme, and how the caller reached us is not known here.
+    for page in ["http://tunnel.invalid/", "https://tunnel.invalid/"] {
+        let target = Url::parse(page).ok()?.join(text).ok()?;
+        if is_of_the_desktop(&target.host()?) {
+            return None;
+        }
+    }
+    Some(location.clone())
 }
 
 /// Loopback, by address or by name (RFC 6761 §6.3), and the unspecified address, which connects to it.
@@ -104,6 +109,8 @@ mod tests {
             "\t/\t\\localhost/x",
             "\\\\localhost/x",
             "http:\\\\localhost",
+            "http:/localhost/x",
+            "https:localhost",
             "http://u:p@127.0.0.1/",
             "javascript:alert(1)",
             "http://[",
