@@ -82,6 +82,10 @@ pub struct Limits {
     pub max_tunnels_per_user: usize,
     /// Requests of one user at a time, on all desktops together.
     pub max_streams_per_user: usize,
+    /// Connections of callers at a time, those of desktops that are still shaking hands included.
+    pub max_connections: usize,
+    /// The same for one IPv4 address or IPv6 network of 64 bits; proxies are exempt.
+    pub max_connections_per_address: usize,
     /// Bytes in the body of a request; `None` sets no limit (memory is bounded either way).
     pub max_body: Option<u64>,
 }
@@ -94,6 +98,8 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(30),
             max_tunnels_per_user: 8,
             max_streams_per_user: 256,
+            max_connections: 8192,
+            max_connections_per_address: 512,
             max_body: None,
         }
     }

@@ -155,7 +155,7 @@ impl From<ErrorCode> for Refusal {
 }
 
 /// What a caller is told when its token was not accepted. Pass it through
-/// [`Source::refuse`](super::credential::Source::refuse).
+/// [`Source::refuse`](crate::edge::credential::Source::refuse).
 impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {
         match error {

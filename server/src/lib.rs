@@ -15,6 +15,7 @@
 //! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change.
 
 pub mod admin;
+mod admission;
 pub mod auth;
 pub mod config;
 pub mod edge;

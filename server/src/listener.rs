@@ -96,15 +96,27 @@ impl Listener {
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) -> GracefulShutdown {
         let connections = GracefulShutdown::new();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let next = async {
+                let room = self.app.admission.connections.room().await;
+                (listener.accept().await, room)
+            };
+            let (accepted, room) = tokio::select! {
+                accepted = next => accepted,
                 () = self.app.draining.cancelled() => return connections,
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    let Some(place) = self.app.admission.connection(peer.ip(), room) else {
+                        debug!(%peer, "too many connections of this address");
+                        continue;
+                    };
                     _ = stream.set_nodelay(true);
                     let watcher = connections.watcher();
-                    self.app.tasks.spawn(Arc::clone(&self).serve(stream, peer, watcher));
+                    let served = Arc::clone(&self).serve(stream, peer, watcher);
+                    self.app.tasks.spawn(async move {
+                        served.await;
+                        drop(place);
+                    });
                 }
                 Err(error) if is_of_the_peer(&error) => debug!(%error, "a connection was gone before it was accepted"),
                 Err(error) => {

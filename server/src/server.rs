@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::{
     admin::{Admin, AdminError},
+    admission::Admission,
     auth::{
         AuthConfigError, Authenticator,
         revocation::{Revocations, RevocationsError},
@@ -80,6 +81,7 @@ pub(crate) struct App {
     pub(crate) cors: CorsPolicy,
     pub(crate) limits: Limits,
     public_url: Option<Url>,
+    pub(crate) admission: Admission,
     trusted_proxies: Vec<IpNet>,
     /// Whether this server ends TLS itself.
     tls: bool,
@@ -139,8 +141,9 @@ impl Server {
             authenticator: Authenticator::with_revocations(config.auth, revocations)?,
             registry: Arc::new(Registry::new(registry_limits)),
             cors: CorsPolicy::new(&config.cors_origins)?,
-            limits: config.limits,
             public_url: config.public_url,
+            admission: Admission::new(&config.limits, config.trusted_proxies.clone(), tls.is_none()),
+            limits: config.limits,
             trusted_proxies: config.trusted_proxies,
             tls: tls.is_some(),
             draining: CancellationToken::new(),

@@ -63,6 +63,9 @@ pub(crate) async fn accept(
     if app.is_draining() {
         return Err(ErrorCode::Draining.into());
     }
+    if !app.admission.tunnels.admit() {
+        return Err(ErrorCode::Overloaded.into());
+    }
     let desktop = Desktop::of(&identity, request.headers())?;
     app.registry.may_admit(&identity.user, &desktop.name, desktop.instance).await.map_err(refusal)?;
     let url = app.public_url(request.headers());

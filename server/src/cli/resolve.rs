@@ -151,6 +151,9 @@ fn limits(settings: &Settings) -> Result<Limits, Wrong> {
             .unwrap_or(default.max_tunnels_per_user),
         max_streams_per_user: at_least_one("max-streams-per-user", settings.max_streams_per_user)?
             .unwrap_or(default.max_streams_per_user),
+        max_connections: at_least_one("max-connections", settings.max_connections)?.unwrap_or(default.max_connections),
+        max_connections_per_address: at_least_one("max-connections-per-address", settings.max_connections_per_address)?
+            .unwrap_or(default.max_connections_per_address),
         max_body: read("max-body", settings.max_body.as_deref(), size)?.or(default.max_body),
     })
 }
@@ -286,6 +289,8 @@ mod tests {
             ("stream-deadline", "30s", Box::new(|s| s.stream_deadline = text("30"))),
             ("max-stream-deadline", "raise it", Box::new(|s| s.max_stream_deadline = text("1s"))),
             ("stall-timeout", "30s", Box::new(|s| s.stall_timeout = text("0s"))),
+            ("max-connections", "1 or more", Box::new(|s| s.max_connections = Some(0))),
+            ("max-connections-per-address", "1 or more", Box::new(|s| s.max_connections_per_address = Some(0))),
             ("max-body", "20GiB", Box::new(|s| s.max_body = text("big"))),
             ("max-body", "no limit", Box::new(|s| s.max_body = text("0"))),
             ("max-tunnels-per-user", "1 or more", Box::new(|s| s.max_tunnels_per_user = Some(0))),

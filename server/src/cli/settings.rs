@@ -106,6 +106,14 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N", env = "TUNNELD_MAX_STREAMS_PER_USER", help_heading = "Limits")]
     pub(super) max_streams_per_user: Option<usize>,
 
+    /// Connections of callers at a time; more wait [default: 8192]
+    #[arg(long, value_name = "N", env = "TUNNELD_MAX_CONNECTIONS", help_heading = "Limits")]
+    pub(super) max_connections: Option<usize>,
+
+    /// Connections of one address at a time, or of one IPv6 /64; proxies are exempt [default: 512]
+    #[arg(long, value_name = "N", env = "TUNNELD_MAX_CONNECTIONS_PER_ADDRESS", help_heading = "Limits")]
+    pub(super) max_connections_per_address: Option<usize>,
+
     /// Largest body of a request, such as 20GiB [default: no limit]
     #[arg(long, value_name = "SIZE", env = "TUNNELD_MAX_BODY", help_heading = "Limits")]
     pub(super) max_body: Option<String>,
