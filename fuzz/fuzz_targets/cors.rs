@@ -1,0 +1,4 @@
+//! libFuzzer on `fuzz_cases::settings::cors`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_cases::settings::cors(data));
