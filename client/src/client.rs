@@ -35,6 +35,7 @@ use crate::{
     stream::{self, Outcome, Service},
     token::{Token, TokenError},
     upstream::Upstream,
+    wake::Clocks,
 };
 
 /// How long requests in flight may take to finish when the client stops.
@@ -49,6 +50,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A tunnel that is to be replaced sooner than this waits like one that failed, or a server that drains each new
 /// tunnel would be dialled without end.
 const SHORT_LIVED: Duration = Duration::from_secs(1);
+
+/// How long a server may take to answer after this machine has slept. Its side has probably given the tunnel up.
+const WAKE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the close of the last tunnel may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -212,6 +216,7 @@ impl Client {
         let streams = TaskTracker::new();
         let tunnel = self.tunnels.spawn(self.drive(driver, controls, streams.clone()));
         let mut rtt = None;
+        let mut clocks = Clocks::now();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -236,6 +241,11 @@ impl Client {
                     return Over::Ended(session.ended().cloned().unwrap_or_else(gone));
                 }
                 _ = look.tick() => {
+                    if clocks.have_slept() && !session.is_alive(WAKE_WITHIN).await {
+                        debug!("this machine has slept, and the tunnel did not survive it");
+                        session.close(Close::new(CloseCode::GoingAway, "the desktop has slept"));
+                        return Over::ToReplace;
+                    }
                     if session.rtt() != rtt {
                         rtt = session.rtt();
                         if let Some(rtt) = rtt {

@@ -22,3 +22,4 @@ mod net;
 mod stream;
 pub mod token;
 mod upstream;
+mod wake;

@@ -16,9 +16,9 @@ use tokio::{
 
 use crate::config::Limits;
 
-/// New tunnels that a server takes per second, and at once: a TLS handshake costs about a millisecond.
-const TUNNELS_PER_SECOND: u32 = 200;
-const TUNNELS_AT_ONCE: u32 = 400;
+/// New tunnels that a server takes per second, and at once.
+const TUNNELS_PER_SECOND: u32 = 500;
+const TUNNELS_AT_ONCE: u32 = 1000;
 
 /// All that is bounded before anybody is known.
 #[derive(Debug)]
