@@ -3,14 +3,7 @@
 //! One loop in [`Client::run`]. Each tunnel is a task of its own, so that an old one can finish its streams while a
 //! new one already stands.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -22,8 +15,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 use tunnel_certs::client::ClientTlsError;
 use tunnel_frame::{
-    AbortCode, Close, CloseCode, Control, Driver, Ended, Event as TunnelEvent, Pulse, Role, Session, Welcome,
-    policy::Policy,
+    Close, CloseCode, Control, Driver, Ended, Event as TunnelEvent, Pulse, Role, Session, Welcome, policy::Policy,
 };
 use url::Url;
 
@@ -32,7 +24,8 @@ use crate::{
     config::{Config, NoServer},
     dial::{DialError, Dialer, Refusal, Transport},
     event::{Connected, Event},
-    stream::{self, Outcome, Service},
+    shared::Shared,
+    stream::Service,
     token::{Token, TokenError},
     upstream::Upstream,
     wake::Clocks,
@@ -89,15 +82,6 @@ pub enum Final {
     NoServer(#[from] NoServer),
 }
 
-/// What the tasks of a client share.
-struct Shared {
-    service: Arc<Service>,
-    events: Box<dyn Fn(Event) + Send + Sync>,
-    in_flight: AtomicUsize,
-    total: AtomicU64,
-    upstream_down: AtomicBool,
-}
-
 /// What the loop needs to know between two dials.
 #[derive(Default)]
 struct Progress {
@@ -144,14 +128,8 @@ impl Client {
     pub fn new(config: Config, events: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, StartError> {
         let dialer = Dialer::new(tunnel_certs::client::config(config.ca.as_deref())?);
         let service = Service { upstream: Upstream::new(&config.to), policy: Policy::new(config.allow.clone()) };
-        let shared = Shared {
-            service: Arc::new(service),
-            events: Box::new(events),
-            in_flight: AtomicUsize::new(0),
-            total: AtomicU64::new(0),
-            upstream_down: AtomicBool::new(false),
-        };
-        Ok(Self { config, dialer, shared: Arc::new(shared), tunnels: TaskTracker::new(), streams: TaskTracker::new() })
+        let shared = Shared::new(service, events);
+        Ok(Self { config, dialer, shared, tunnels: TaskTracker::new(), streams: TaskTracker::new() })
     }
 
     /// Runs until `shutdown` resolves and the requests in flight are answered.
@@ -305,7 +283,7 @@ impl Client {
 
     /// Lets the requests in flight finish, also those of tunnels that a server drains.
     async fn finish(&self) {
-        self.shared.tell(Event::Draining { in_flight: self.shared.in_flight.load(Ordering::Relaxed) });
+        self.shared.tell(Event::Draining { in_flight: self.shared.in_flight() });
         self.streams.close();
         _ = timeout(DRAIN_WITHIN, self.streams.wait()).await;
     }
@@ -358,55 +336,5 @@ fn connected(welcome: Welcome, server: &Url, token: &Token) -> Connected {
         name: welcome.name,
         public_url: Url::parse(&welcome.url).unwrap_or_else(|_| server.clone()),
         token_expires: token.claims().expires(),
-    }
-}
-
-impl Shared {
-    fn tell(&self, event: Event) {
-        (self.events)(event);
-    }
-
-    async fn answer(self: Arc<Self>, stream: tunnel_frame::Stream) {
-        let _counted = InFlight::new(Arc::clone(&self));
-        match stream::serve(Arc::clone(&self.service), stream).await {
-            Outcome::Answered => self.upstream_is(None),
-            Outcome::Aborted(abort) if abort.code == AbortCode::UpstreamUnreachable => {
-                self.upstream_is(Some(abort.message));
-            }
-            Outcome::Aborted(_) | Outcome::Cut => {}
-        }
-    }
-
-    async fn look_at_upstream(self: Arc<Self>) {
-        self.upstream_is(self.service.upstream.probe().await.err());
-    }
-
-    /// Notes whether the upstream answers; told only when that changes.
-    fn upstream_is(&self, down: Option<String>) {
-        let was_down = self.upstream_down.swap(down.is_some(), Ordering::Relaxed);
-        match down {
-            Some(error) if !was_down => self.tell(Event::UpstreamDown { error }),
-            None if was_down => self.tell(Event::UpstreamUp),
-            _ => {}
-        }
-    }
-}
-
-/// Counts a request while it lives.
-struct InFlight(Arc<Shared>);
-
-impl InFlight {
-    fn new(shared: Arc<Shared>) -> Self {
-        let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        let total = shared.total.fetch_add(1, Ordering::Relaxed) + 1;
-        shared.tell(Event::Requests { in_flight, total });
-        Self(shared)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let in_flight = self.0.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
-        self.0.tell(Event::Requests { in_flight, total: self.0.total.load(Ordering::Relaxed) });
     }
 }

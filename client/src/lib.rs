@@ -19,6 +19,7 @@ pub mod config;
 mod dial;
 pub mod event;
 mod net;
+mod shared;
 mod stream;
 pub mod token;
 mod upstream;
