@@ -44,7 +44,7 @@ impl Rest {
 }
 
 /// What the end of a run looks like.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Audit {
     /// Requests still in flight, at the server and at the upstreams.
     pub(crate) in_flight: u64,

@@ -31,11 +31,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure, so that a server that is gone is not asked a thousand times a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
+/// Callers of each user and protocol that ask small things without a pause: what is sent in the very moment in which
+/// something ends.
+const HASTY: u64 = 1;
+
 /// HTTP/1.1 callers of each user, each with a connection of its own.
-const HTTP1_CALLERS: u64 = 4;
+const HTTP1_CALLERS: u64 = 5;
 
 /// HTTP/2 callers of each user; they share one connection.
-const HTTP2_CALLERS: u64 = 3;
+const HTTP2_CALLERS: u64 = 4;
 
 /// What all callers share.
 pub(crate) struct Callers {
@@ -69,6 +73,15 @@ pub(crate) struct Order {
     leaves_after: Option<Duration>,
 }
 
+/// How a caller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Temper {
+    /// Asks anything, with pauses.
+    Calm,
+    /// See [`HASTY`].
+    Hasty,
+}
+
 impl Tally {
     /// The failures so far.
     pub(crate) fn failed(&self) -> Vec<Failed> {
@@ -97,15 +110,17 @@ pub(crate) fn start(callers: &Arc<Callers>, seed: u64) -> JoinSet<()> {
                 Arc::clone(&shared)
             };
             let rng = Rng::with_seed(seed ^ ((index + 1) << 32) ^ ((user as u64 + 1) << 48));
-            tasks.spawn(run(Arc::clone(callers), line, user, rng));
+            let first = if index < HTTP1_CALLERS { 0 } else { HTTP1_CALLERS };
+            let temper = if index < first + HASTY { Temper::Hasty } else { Temper::Calm };
+            tasks.spawn(run(Arc::clone(callers), line, user, temper, rng));
         }
     }
     tasks
 }
 
-async fn run(callers: Arc<Callers>, line: Arc<Line>, user: User, mut rng: Rng) {
+async fn run(callers: Arc<Callers>, line: Arc<Line>, user: User, temper: Temper, mut rng: Rng) {
     while !callers.stop.is_cancelled() {
-        let order = Order::choose(&mut rng, user, callers.tally.number());
+        let order = Order::choose(&mut rng, user, temper, callers.tally.number());
         if rng.u8(..8) == 0 {
             line.hang_up(); // the next request opens a new connection
         }
@@ -117,7 +132,11 @@ async fn run(callers: Arc<Callers>, line: Arc<Line>, user: User, mut rng: Rng) {
         };
         let failed = matches!(end, End::Failed(_));
         callers.judge(&order, end, since, line.protocol());
-        sleep(if failed { AFTER_FAILURE } else { Duration::from_millis(rng.u64(..120)) }).await;
+        match temper {
+            _ if failed => sleep(AFTER_FAILURE).await,
+            Temper::Calm => sleep(Duration::from_millis(rng.u64(..120))).await,
+            Temper::Hasty => {}
+        }
     }
 }
 
@@ -162,7 +181,12 @@ impl Callers {
 }
 
 impl Order {
-    fn choose(rng: &mut Rng, user: User, number: u64) -> Self {
+    fn choose(rng: &mut Rng, user: User, temper: Temper, number: u64) -> Self {
+        if temper == Temper::Hasty {
+            let kind = if rng.bool() { Kind::Get } else { Kind::Json };
+            let ticket = Ticket { user, number, kind, size: 1, pace: 0 };
+            return Self { ticket, deadline: None, leaves_after: None };
+        }
         let kind = rng.choice(Kind::ALL).unwrap_or(Kind::Get);
         let (size, pace) = match kind {
             Kind::Get | Kind::Json => (1, if rng.u8(..4) == 0 { rng.u64(..1500) } else { 0 }),
@@ -192,7 +216,9 @@ mod tests {
     fn a_seed_gives_the_same_orders() {
         let orders = |seed| {
             let mut rng = Rng::with_seed(seed);
-            (0..50).map(|number| format!("{:?}", Order::choose(&mut rng, User::Alice, number))).collect::<Vec<_>>()
+            (0..50)
+                .map(|number| format!("{:?}", Order::choose(&mut rng, User::Alice, Temper::Calm, number)))
+                .collect::<Vec<_>>()
         };
         assert_eq!(orders(7), orders(7));
         assert_ne!(orders(7), orders(8));

@@ -48,8 +48,7 @@ pub(crate) struct Injector {
 impl Injector {
     /// Injects until told to stop; the fault under way is finished.
     pub(crate) async fn run(&self, mut plan: Plan, stop: CancellationToken) -> io::Result<()> {
-        loop {
-            let (pause, fault) = plan.next();
+        while let Some((pause, fault)) = plan.next() {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stop.cancelled() => return Ok(()),
@@ -57,6 +56,7 @@ impl Injector {
             self.injected.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
             self.inject(fault).await.map_err(|error| io::Error::other(format!("{fault}: {error}")))?;
         }
+        Ok(())
     }
 
     async fn inject(&self, fault: Fault) -> io::Result<()> {

@@ -49,7 +49,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tunneld::auth::mint::MintRequest;
 
 use crate::{
-    audit::audit,
+    audit::{Audit, audit},
     caller::{Callers, Tally},
     cli::Arguments,
     inject::Injector,
@@ -109,12 +109,18 @@ async fn run(arguments: &Arguments, seed: u64) -> io::Result<Report> {
         injected: std::sync::Mutex::default(),
     };
     let mut calling = caller::start(&callers, seed);
-    inject(arguments, seed, &injector).await?;
+    // What ends the injection is a finding as well: the report says what else was seen.
+    if let Err(error) = inject(arguments, seed, &injector).await {
+        stage.complain(error.to_string());
+    }
     callers.stop.cancel();
     while calling.join_next().await.transpose()?.is_some() {}
     injector.retiring.close();
     injector.retiring.wait().await;
-    let audit = audit(&stage, &callers, first).await?;
+    let audit = audit(&stage, &callers, first).await.unwrap_or_else(|error| {
+        stage.complain(error.to_string());
+        Audit::default()
+    });
     let run = Run {
         seed,
         time: arguments.time(),

@@ -73,22 +73,22 @@ impl Plan {
         Self { rng: Rng::with_seed(seed ^ ((user as u64 + 1) << 40)), user, only: only.to_owned(), bumps: 0 }
     }
 
-    /// The pause before the next fault, and the fault.
-    pub(crate) fn next(&mut self) -> (Duration, Fault) {
+    /// The pause before the next fault, and the fault; `None` where none is wanted.
+    pub(crate) fn next(&mut self) -> Option<(Duration, Fault)> {
         let pause = Duration::from_millis(self.rng.u64(300..3000));
         if self.bumps >= BUMPS && self.only.is_empty() {
             self.bumps = 0;
             let down = self.millis(0..1000);
-            return (pause, Fault::ClientKill(self.user, down));
+            return Some((pause, Fault::ClientKill(self.user, down)));
         }
         for _ in 0..10_000 {
             let fault = self.any();
             if fault.to_string().contains(&self.only) {
                 self.bumps = if fault.restarts_client() { 0 } else { self.bumps + u32::from(fault.breaks_line()) };
-                return (pause, fault);
+                return Some((pause, fault));
             }
         }
-        (pause, Fault::Rival(self.user))
+        None
     }
 
     fn any(&mut self) -> Fault {
@@ -190,7 +190,7 @@ mod tests {
     fn a_seed_gives_the_same_plan() {
         let plan = |seed| {
             let mut plan = Plan::new(seed, User::Alice, "");
-            (0..100).map(|_| plan.next()).collect::<Vec<_>>()
+            (0..100).map_while(|_| plan.next()).collect::<Vec<_>>()
         };
         assert_eq!(plan(3), plan(3));
         assert_ne!(plan(3), plan(4));
@@ -200,7 +200,7 @@ mod tests {
     fn only_alice_injects_faults_of_the_server() {
         let names = |user| {
             let mut plan = Plan::new(1, user, "");
-            (0..2000).map(|_| plan.next().1.to_string()).collect::<String>()
+            (0..2000).filter_map(|_| plan.next()).map(|(_, fault)| fault.to_string()).collect::<String>()
         };
         assert!(names(User::Alice).contains("server killed"));
         assert!(!names(User::Bob).contains("server"));

@@ -108,10 +108,11 @@ impl Program {
     /// What it holds now.
     pub(crate) fn holds(&self) -> io::Result<Holds> {
         let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let files = fs::read_dir(process.join("fd"))?.count();
+        // A process that has ended by itself holds nothing; that it has is told when it is stopped.
+        let files = fs::read_dir(process.join("fd")).map_or(0, Iterator::count);
         let status = fs::read_to_string(process.join("status"))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        let memory = rss.trim().trim_end_matches(" kB").parse().map_err(io::Error::other)?;
+        let memory = rss.trim().trim_end_matches(" kB").parse().unwrap_or_default();
         Ok(Holds { files, memory })
     }
 
