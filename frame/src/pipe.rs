@@ -32,7 +32,7 @@ use crate::{
     control::Control,
     limits,
     pulse::Pulse,
-    tally::Tally,
+    tally::{Header, Headers, Tally},
 };
 
 /// tungstenite's configuration for a tunnel; its defaults hold 256 KiB per connection and accept 64 MiB.
@@ -63,6 +63,8 @@ pub(crate) struct Pipe<T> {
     ended: Option<Ended>,
     floods: Flood,
     tally: Tally,
+    /// The frames that yamux writes.
+    written: Headers,
     pings: Pings,
 }
 
@@ -78,6 +80,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Pipe<T> {
             ended: None,
             floods: Flood::default(),
             tally: Tally::default(),
+            written: Headers::default(),
             pings: Pings::default(),
         }
     }
@@ -181,6 +184,17 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Pipe<T> {
         }
     }
 
+    /// yamux answers a broken rule with a go-away and then waits for the peer to leave, which a hostile one does not.
+    /// It says go-away for nothing else here.
+    fn note_go_away(&mut self, mut written: &[u8]) {
+        while let Some(header) = self.written.next(&mut written) {
+            if header == Header::GoAway && self.ended.is_none() {
+                self.incoming = Bytes::new();
+                self.ended = Some(Ended::Here(Close::new(CloseCode::Protocol, "yamux: the rules were broken")));
+            }
+        }
+    }
+
     /// Reads messages until one has bytes for yamux. `Ready(false)`: the pipe has ended.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while self.incoming.is_empty() {
@@ -276,6 +290,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> AsyncWrite for Pip
         }
         let n = buf.len().min(limits::MESSAGE_SENT - pipe.outgoing.len());
         pipe.outgoing.extend_from_slice(&buf[..n]);
+        pipe.note_go_away(&buf[..n]);
         Poll::Ready(Ok(n))
     }
 

@@ -18,13 +18,60 @@ const SMALL: u64 = 64;
 
 const HEADER: usize = 12;
 
-/// Counts data frames and their payload.
+/// The headers of yamux's frames in a stream of bytes that comes in pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Headers {
     header: [u8; HEADER],
     have: usize,
     /// Bytes of the current frame's payload that are still to come.
     payload: u64,
+}
+
+impl Headers {
+    /// Takes bytes off the front of `bytes` until a header is complete; `None` when they are used up.
+    pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<Header> {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let skipped = usize::try_from(self.payload).map_or(bytes.len(), |left| left.min(bytes.len()));
+                self.payload -= skipped as u64;
+                *bytes = &bytes[skipped..];
+                continue;
+            }
+            let taken = bytes.len().min(HEADER - self.have);
+            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            *bytes = &bytes[taken..];
+            if self.have == HEADER {
+                self.have = 0;
+                let [_version, kind, .., a, b, c, d] = self.header;
+                return Some(match kind {
+                    0 => {
+                        let payload = u32::from_be_bytes([a, b, c, d]);
+                        self.payload = payload.into();
+                        Header::Data { payload }
+                    }
+                    3 => Header::GoAway,
+                    // Their last field is a credit or a ping's value.
+                    _ => Header::Other,
+                });
+            }
+        }
+        None
+    }
+}
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Header {
+    Data { payload: u32 },
+    GoAway,
+    Other,
+}
+
+/// Counts data frames and their payload.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    headers: Headers,
     since: Option<Instant>,
     frames: u32,
     bytes: u64,
@@ -33,31 +80,17 @@ pub(crate) struct Tally {
 impl Tally {
     /// Takes note of bytes in the order of their arrival; false when there were too many small frames.
     pub(crate) fn admit(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            if self.payload > 0 {
-                let skipped = usize::try_from(self.payload).map_or(bytes.len(), |left| left.min(bytes.len()));
-                self.payload -= skipped as u64;
-                bytes = &bytes[skipped..];
-                continue;
-            }
-            let taken = bytes.len().min(HEADER - self.have);
-            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have == HEADER {
-                self.have = 0;
-                let [_version, kind, .., a, b, c, d] = self.header;
-                // Other frames have no payload: their last field is a credit or a code.
-                if kind == 0 && !self.count(u32::from_be_bytes([a, b, c, d])) {
-                    return false;
-                }
+        while let Some(header) = self.headers.next(&mut bytes) {
+            if let Header::Data { payload } = header
+                && !self.count(payload)
+            {
+                return false;
             }
         }
         true
     }
 
     fn count(&mut self, payload: u32) -> bool {
-        self.payload = payload.into();
         if self.frames.is_multiple_of(1024) {
             let now = Instant::now();
             if self.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
@@ -65,7 +98,7 @@ impl Tally {
             }
         }
         self.frames += 1;
-        self.bytes += self.payload;
+        self.bytes += u64::from(payload);
         self.frames <= FRAMES || self.bytes >= SMALL * u64::from(self.frames)
     }
 }

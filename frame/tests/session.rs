@@ -179,6 +179,18 @@ async fn t66_a_stream_opened_by_the_desktop_closes_the_tunnel() {
 }
 
 #[tokio::test]
+async fn t46_a_broken_rule_of_yamux_closes_the_tunnel_of_a_peer_that_stays() {
+    let (a, b) = duplex(1 << 20);
+    let server = end(a, Role::Server).await;
+    let mut desktop = raw_desktop(b).await;
+    // A stream under an id that is the server's to give. yamux says go-away, and nothing more.
+    desktop.send(Message::binary(vec![0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0])).await.unwrap();
+    let Ended::Here(close) = server.driver.await.unwrap() else { panic!("not closed here") };
+    assert_eq!(close.code, CloseCode::Protocol);
+    assert_eq!(close_code(&mut desktop).await, 1002);
+}
+
+#[tokio::test]
 async fn t45_floods_and_oversize_close_the_tunnel_with_a_reason() {
     let ping = || Message::Ping(Bytes::new());
     let flood: Vec<Message> = std::iter::repeat_with(ping).take(limits::CONTROL_BURST as usize + 1).collect();
