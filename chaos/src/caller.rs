@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure, so that a server that is gone is not asked a thousand times a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
-/// Callers of each user and protocol that ask small things without a pause: what is sent in the very moment in which
+/// Callers of each user and protocol that ask small things with hardly a pause: what is sent in the very moment in which
 /// something ends.
 const HASTY: u64 = 1;
 
@@ -135,7 +135,7 @@ async fn run(callers: Arc<Callers>, line: Arc<Line>, user: User, temper: Temper,
         match temper {
             _ if failed => sleep(AFTER_FAILURE).await,
             Temper::Calm => sleep(Duration::from_millis(rng.u64(..120))).await,
-            Temper::Hasty => {}
+            Temper::Hasty => sleep(Duration::from_millis(rng.u64(..6))).await,
         }
     }
 }
