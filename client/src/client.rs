@@ -141,6 +141,7 @@ impl Client {
         let mut progress = Progress::default();
         let _looking = AbortOnDropHandle::new(tokio::spawn(self.shared.clone().look_at_upstream()));
         loop {
+            let tried = self.config.token.read().ok();
             let dialled = tokio::select! {
                 dialled = self.dial(&progress) => dialled,
                 () = &mut shutdown => {
@@ -164,10 +165,21 @@ impl Client {
             };
             tokio::select! {
                 () = sleep(wait) => {}
+                () = self.other_token_than(tried) => {}
                 () = &mut shutdown => {
                     self.finish().await;
                     return Ok(());
                 }
+            }
+        }
+    }
+
+    /// Waits until the token's file holds another token: reason enough to dial at once.
+    async fn other_token_than(&self, tried: Option<Token>) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if self.config.token.read().is_ok_and(|now| Some(now) != tried) {
+                return;
             }
         }
     }

@@ -85,7 +85,7 @@ async fn only_the_admin_token_opens_more_than_health() {
 }
 
 #[tokio::test]
-async fn t61_web_pages_and_rebound_names_are_kept_out() {
+async fn web_pages_and_rebound_names_are_kept_out() {
     let this = Administered::start(Setup::new()).await;
     let admin = this.admin();
     for (method, path) in ROUTES.into_iter().chain([(Method::GET, "/healthz")]) {

@@ -2,7 +2,7 @@
 //!
 //! Owns who may ask. Health is open; everything else needs the admin token, and without a token file does not exist.
 //! Nothing here is for web pages: a request that a browser made for one is refused, and so is, on a loopback address,
-//! a name that was made to point there. What is asked is in [`routes`], the token in [`token`].
+//! a name that was made to point there. What is asked is in `routes`, the token in `token`.
 
 mod routes;
 mod token;
