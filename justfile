@@ -20,6 +20,10 @@ demo *ARGS:
 bench *ARGS:
     ./scripts/bench {{ ARGS }}
 
+# The real programs, broken at random for two minutes, or --minutes N; --seed S replays a run.
+chaos *ARGS:
+    ./scripts/chaos {{ ARGS }}
+
 # Format the source.
 fmt:
     cargo fmt --all

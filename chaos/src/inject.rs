@@ -65,6 +65,7 @@ impl Injector {
             Fault::ServerKill(down) | Fault::ServerTerm(down) => self.restart_server(fault, down).await,
             Fault::ServerRoll => self.roll_server(fault).await,
             Fault::ServerStop(time) => self.stop_server(fault, time).await,
+            Fault::ServerReload => self.reload_server(fault).await,
             Fault::ClientKill(user, down) => self.kill_client(fault, desk(user), down).await,
             Fault::ClientTerm(user) => self.terminate_client(fault, desk(user)).await,
             Fault::ClientStop(user, time) => self.stop_client(fault, desk(user), time).await,
@@ -127,6 +128,15 @@ impl Injector {
         for user in User::ALL {
             self.await_client(entry, user, before[user as usize], since).await?;
         }
+        self.over(entry)
+    }
+
+    async fn reload_server(&self, fault: Fault) -> io::Result<()> {
+        let mut server = self.stage.server.lock().await;
+        let entry = self.begin(fault, None, Allows::Nothing);
+        self.stage.rewrite_server_files()?;
+        server.signal(Signal::Hup)?;
+        sleep(Duration::from_secs(3)).await; // it also looks at its files by itself
         self.over(entry)
     }
 
@@ -232,7 +242,11 @@ impl Injector {
     }
 
     fn begin(&self, fault: Fault, user: Option<User>, allows: Allows) -> usize {
-        self.callers.timeline.begin(fault.to_string(), user, allows)
+        let entry = self.callers.timeline.begin(fault.to_string(), user, allows);
+        if fault.is_sudden() {
+            self.callers.timeline.is_sudden(entry);
+        }
+        entry
     }
 
     // A result, so that it can be the last line of a fault.

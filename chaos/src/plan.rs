@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     ServerRoll,
     /// SIGSTOP, SIGCONT.
     ServerStop(Duration),
+    /// Its files are written anew, and SIGHUP.
+    ServerReload,
     /// SIGKILL of a client, and a start this much later.
     ClientKill(User, Duration),
     /// SIGTERM of a client, and a start when it has ended.
@@ -94,13 +96,14 @@ impl Plan {
     fn any(&mut self) -> Fault {
         let user = self.user;
         // The server is alice's injector's, or two would restart it at once.
-        let first = if user == User::Alice { 0 } else { 5 };
-        match self.rng.u8(first..24) {
+        let first = if user == User::Alice { 0 } else { 6 };
+        match self.rng.u8(first..25) {
             0 | 1 => Fault::ServerKill(self.millis(0..2500)),
             2 => Fault::ServerTerm(self.millis(0..1500)),
             3 => Fault::ServerRoll,
             4 => Fault::ServerStop(self.short_or_long()),
-            5 | 6 => Fault::ClientKill(user, self.millis(0..2500)),
+            5 => Fault::ServerReload,
+            6 => Fault::ClientKill(user, self.millis(0..2500)),
             7 | 8 => Fault::ClientTerm(user),
             9 => Fault::ClientStop(user, self.short_or_long()),
             10 | 11 => Fault::OllamaKill(user, self.millis(0..2500)),
@@ -113,7 +116,7 @@ impl Plan {
             19 => Fault::TokenRenew(user, self.millis(3000..25_000)),
             20 => Fault::Rival(user),
             21 => Fault::Takeover(user),
-            22 => Fault::TwinTerm(user, self.millis(500..4000)),
+            22 | 23 => Fault::TwinTerm(user, self.millis(500..4000)),
             _ => Fault::TwinKill(user, self.millis(500..4000)),
         }
     }
@@ -131,6 +134,11 @@ impl Fault {
     /// Whether a peer that stands still for this long is given up.
     pub(crate) fn is_long(time: Duration) -> bool {
         time > Duration::from_millis(SHORT)
+    }
+
+    /// Whether everybody involved is told at once, by a FIN or a RST.
+    pub(crate) fn is_sudden(self) -> bool {
+        matches!(self, Self::ServerKill(_) | Self::ClientKill(..) | Self::LineCut(..) | Self::LineRefuse(..))
     }
 
     fn restarts_client(self) -> bool {
@@ -154,6 +162,7 @@ impl fmt::Display for Fault {
             Self::ServerKill(time) => ("server killed", None, Some(time)),
             Self::ServerTerm(time) => ("server terminated", None, Some(time)),
             Self::ServerRoll => ("server rolled over", None, None),
+            Self::ServerReload => ("server reloaded", None, None),
             Self::ServerStop(time) => ("server stopped", None, Some(time)),
             Self::ClientKill(user, time) => ("client killed", Some(user), Some(time)),
             Self::ClientTerm(user) => ("client terminated", Some(user), None),

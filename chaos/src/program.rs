@@ -23,6 +23,7 @@ pub(crate) enum Signal {
     Kill,
     Stop,
     Cont,
+    Hup,
 }
 
 /// What a process holds.
@@ -84,6 +85,7 @@ impl Program {
             Signal::Kill => "-KILL",
             Signal::Stop => "-STOP",
             Signal::Cont => "-CONT",
+            Signal::Hup => "-HUP",
         };
         self.asked |= matches!(signal, Signal::Term | Signal::Kill);
         let sent = Command::new("kill").args([flag, &self.child.id().to_string()]).stderr(Stdio::null()).status()?;

@@ -125,6 +125,16 @@ impl Stage {
         fs::rename(fresh, file)
     }
 
+    /// Replaces the server's files, as a renewal does, by files that say the same.
+    pub(crate) fn rewrite_server_files(&self) -> io::Result<()> {
+        for name in ["server.pem", "server-key.pem", "secret"] {
+            let (file, fresh) = (self.folder.path().join(name), self.folder.path().join("fresh"));
+            fs::copy(&file, &fresh)?;
+            fs::rename(fresh, file)?;
+        }
+        Ok(())
+    }
+
     /// The certificate authority.
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")

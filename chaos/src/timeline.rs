@@ -11,6 +11,10 @@ use crate::ticket::User;
 /// later, on a machine that also builds and tests.
 const SETTLE: Duration = Duration::from_millis(1500);
 
+/// How long a request that was under way may take to fail when what carried it has gone: a second (F03), two more that
+/// a request waits for a tunnel that was just lost, and a machine that is busy.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long after its end a fault is still told of beside a request that went wrong.
 const LATELY: Duration = Duration::from_secs(5);
 
@@ -34,6 +38,8 @@ pub(crate) struct Entry {
     /// `None`: both.
     user: Option<User>,
     allows: Allows,
+    /// What was under way fails at once.
+    sudden: bool,
     pub(crate) from: Instant,
     /// When everything was connected again.
     pub(crate) until: Option<Instant>,
@@ -55,8 +61,13 @@ impl Timeline {
     /// A fault begins; its number, for [`Self::over`].
     pub(crate) fn begin(&self, what: String, user: Option<User>, allows: Allows) -> usize {
         let mut entries = lock(&self.entries);
-        entries.push(Entry { what, user, allows, from: Instant::now(), until: None });
+        entries.push(Entry { what, user, allows, sudden: false, from: Instant::now(), until: None });
         entries.len() - 1
+    }
+
+    /// What was under way when the fault began, and fails by it, must do so at once.
+    pub(crate) fn is_sudden(&self, number: usize) {
+        lock(&self.entries)[number].sudden = true;
     }
 
     /// The fault is over, and everything it touched is connected again.
@@ -77,10 +88,11 @@ impl Timeline {
         lock(&self.pauses).iter().filter(|(from, time)| *from + *time > since).map(|(_, time)| *time).sum()
     }
 
-    /// What the faults allow that could have touched `user` at this moment.
-    pub(crate) fn around(&self, user: User, at: Instant) -> impl Iterator<Item = Allows> {
+    /// What the faults allow that could have touched a request of `user` that began and failed at these moments.
+    pub(crate) fn around(&self, user: User, since: Instant, at: Instant) -> impl Iterator<Item = Allows> {
+        let visible = VISIBLE_WITHIN + self.paused_since(since);
         let entries = lock(&self.entries);
-        let near = entries.iter().filter(|entry| entry.touches(user, at)).map(|entry| entry.allows);
+        let near = entries.iter().filter(|entry| entry.touches(user, since, at, visible)).map(|entry| entry.allows);
         near.collect::<Vec<_>>().into_iter()
     }
 
@@ -121,8 +133,10 @@ impl Timeline {
 }
 
 impl Entry {
-    fn touches(&self, user: User, at: Instant) -> bool {
-        self.user.is_none_or(|mine| mine == user)
+    fn touches(&self, user: User, since: Instant, at: Instant, visible: Duration) -> bool {
+        let in_time = !self.sudden || since > self.from || at <= self.from + visible;
+        in_time
+            && self.user.is_none_or(|mine| mine == user)
             && self.from <= at
             && self.until.is_none_or(|until| at <= until + SETTLE)
     }
@@ -143,11 +157,23 @@ mod tests {
         let fault = timeline.begin("cut".into(), Some(User::Alice), Allows::Breaks);
         let during = Instant::now();
         timeline.over(fault);
-        assert_eq!(timeline.around(User::Alice, during).collect::<Vec<_>>(), [Allows::Breaks]);
-        assert_eq!(timeline.around(User::Bob, during).count(), 0);
+        assert_eq!(timeline.around(User::Alice, during, during).collect::<Vec<_>>(), [Allows::Breaks]);
+        assert_eq!(timeline.around(User::Bob, during, during).count(), 0);
         let much_later = Instant::now() + SETTLE * 2;
-        assert_eq!(timeline.around(User::Alice, much_later).count(), 0);
-        assert_eq!(timeline.around(User::Alice, before).count(), 0);
+        assert_eq!(timeline.around(User::Alice, during, much_later).count(), 0);
+        assert_eq!(timeline.around(User::Alice, before, before).count(), 0);
+    }
+
+    #[test]
+    fn a_sudden_fault_excuses_no_long_wait() {
+        let timeline = Timeline::new();
+        let before = Instant::now();
+        let fault = timeline.begin("killed".into(), None, Allows::Breaks);
+        timeline.is_sudden(fault);
+        let late = Instant::now() + VISIBLE_WITHIN * 2;
+        assert_eq!(timeline.around(User::Bob, before, Instant::now()).count(), 1, "at once");
+        assert_eq!(timeline.around(User::Bob, before, late).count(), 0, "under way, and left hanging");
+        assert_eq!(timeline.around(User::Bob, late, late).count(), 1, "begun while it is still down");
     }
 
     #[test]

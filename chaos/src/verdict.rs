@@ -107,7 +107,7 @@ impl Failed {
     /// Whether a fault justifies it: it was active when the request failed, it touched this user, and this is how
     /// such a fault may look.
     pub(crate) fn is_justified(&self, timeline: &Timeline, ledger: &Arc<Ledger>) -> bool {
-        timeline.around(self.ticket.user, self.at).any(|allows| self.fits(allows, ledger))
+        timeline.around(self.ticket.user, self.since, self.at).any(|allows| self.fits(allows, ledger))
     }
 
     fn fits(&self, allows: Allows, ledger: &Arc<Ledger>) -> bool {
