@@ -3,7 +3,7 @@
 //! Opens no sockets, reads no tokens, holds no policy of its own. Three layers, each in its own file:
 //!
 //! 1. [`pipe`](mod@crate): a WebSocket as a byte pipe (binary messages), beside [`control`] messages (text).
-//! 2. [`driver`] and [`session`]: one yamux session on that pipe, its heartbeat, its [`close`].
+//! 2. [`driver`] and [`mod@session`]: one yamux session on that pipe, its heartbeat, its [`close`].
 //! 3. [`codec`], [`head`] and [`abort`]: the binary framing of one request inside a [`stream`]; [`hop`] says which headers
 //!    never enter it.
 //!
