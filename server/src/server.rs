@@ -27,7 +27,10 @@ use crate::{
         revocation::{Revocations, RevocationsError},
     },
     config::{Config, Limits},
-    edge::cors::{CorsOriginError, CorsPolicy},
+    edge::{
+        cors::{CorsOriginError, CorsPolicy},
+        peer,
+    },
     listener::Listener,
     registry::{Registry, RegistryLimits},
     reload::{Reloader, Watch},
@@ -96,24 +99,9 @@ impl App {
         self.draining.is_cancelled()
     }
 
-    /// Who sends this: the peer, or whom a trusted proxy names (T65).
+    /// Who sends this.
     pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let trusted = |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
-        if !trusted(&peer) {
-            return peer;
-        }
-        let named = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let hops: Vec<&str> = named.flat_map(|value| value.split(',')).map(str::trim).collect();
-        // From the nearest hop outwards, as long as the one who names the next is trusted.
-        let mut client = peer;
-        for hop in hops.iter().rev() {
-            let Ok(address) = hop.parse() else { break };
-            client = address;
-            if !trusted(&client) {
-                break;
-            }
-        }
-        client
+        peer::address(peer, headers, &self.trusted_proxies)
     }
 
     /// Where callers reach this server: as configured, else as the desktop reached it.

@@ -15,6 +15,7 @@ mod forward;
 pub mod headers;
 mod linger;
 mod own;
+pub(crate) mod peer;
 pub mod target;
 
 use std::{net::IpAddr, sync::Arc};
