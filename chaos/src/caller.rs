@@ -69,6 +69,8 @@ pub(crate) struct Order {
     pub(crate) ticket: Ticket,
     /// `Tunnel-Deadline`, sooner than the answer can be complete.
     pub(crate) deadline: Option<Duration>,
+    /// The caller does not read for so long, once some of the answer is there.
+    pub(crate) dawdles: Option<Duration>,
     /// The caller leaves then.
     leaves_after: Option<Duration>,
 }
@@ -185,7 +187,7 @@ impl Order {
         if temper == Temper::Hasty {
             let kind = if rng.bool() { Kind::Get } else { Kind::Json };
             let ticket = Ticket { user, number, kind, size: 1, pace: 0 };
-            return Self { ticket, deadline: None, leaves_after: None };
+            return Self { ticket, deadline: None, dawdles: None, leaves_after: None };
         }
         let kind = rng.choice(Kind::ALL).unwrap_or(Kind::Get);
         let (size, pace) = match kind {
@@ -195,13 +197,15 @@ impl Order {
             Kind::Upload | Kind::Chunked => (1 << rng.u32(10..20), if rng.bool() { rng.u64(..25) } else { 0 }),
         };
         let size = if size > 1024 { size + rng.usize(..1024) } else { size };
-        let mut order = Self { ticket: Ticket { user, number, kind, size, pace }, deadline: None, leaves_after: None };
+        let ticket = Ticket { user, number, kind, size, pace };
+        let mut order = Self { ticket, deadline: None, dawdles: None, leaves_after: None };
         match rng.u8(..100) {
             0..12 => order.leaves_after = Some(Duration::from_millis(rng.u64(..700))),
             12..16 => {
                 order.ticket = Ticket { kind: Kind::Ndjson, size: 100, pace: 100, ..order.ticket };
                 order.deadline = Some(Duration::from_millis(rng.u64(500..3000)));
             }
+            16..22 => order.dawdles = Some(Duration::from_millis(rng.u64(200..4000))),
             _ => {}
         }
         order

@@ -62,7 +62,7 @@ pub(crate) async fn run(line: &Line, order: &Order) -> End {
         let code = head.headers.get("tunnel-error").and_then(|code| code.to_str().ok()).unwrap_or_default();
         return End::Failed(Failure::Refused(head.status.as_u16(), code.to_owned()));
     }
-    let end = read(order.ticket, &mut body).await;
+    let end = read(order, &mut body).await;
     if let End::Complete(_) = end {
         line.keep(taken);
     }
@@ -84,8 +84,10 @@ fn request(order: &Order) -> Request<Body> {
     request.body(body).expect("a request")
 }
 
-async fn read(ticket: Ticket, body: &mut Incoming) -> End {
+async fn read(order: &Order, body: &mut Incoming) -> End {
+    let ticket = order.ticket;
     let mut expected = Expected::answer(ticket);
+    let mut dawdles = order.dawdles;
     while let Some(frame) = body.frame().await {
         let taken = match frame {
             Ok(frame) => expected.take(frame.into_data().unwrap_or_default()),
@@ -93,6 +95,9 @@ async fn read(ticket: Ticket, body: &mut Incoming) -> End {
         };
         if let Err(differs) = taken {
             return odd(ticket, differs, body).await;
+        }
+        if let Some(time) = dawdles.take() {
+            sleep(time).await; // what is sent meanwhile fills every buffer on the way
         }
     }
     if expected.is_complete() {
