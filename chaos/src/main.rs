@@ -13,7 +13,7 @@
 //! | [`plan`], [`inject`], [`timeline`] | faults: which, how, when |
 //! | [`stage`], [`program`], [`upstream`] | what is broken |
 //! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`line`] | requests |
-//! | [`ledger`], [`verdict`], [`watch`], [`audit`], [`report`] | the judgement |
+//! | [`ledger`], [`verdict`], [`watch`], [`mod@audit`], [`report`] | the judgement |
 //!
 //! A seed gives the same faults and the same requests in the same order. What meets what also depends on the machine,
 //! so a replay may need a few runs; `--only` keeps to the faults of one name.
