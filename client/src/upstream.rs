@@ -103,6 +103,10 @@ impl Upstream {
     }
 
     fn request(&self, head: RequestHead, body: RequestBody) -> Result<Request<RequestBody>, Abort> {
+        // The library would write the upstream's address for a target, and take what follows for a tunnel of bytes.
+        if head.method == http::Method::CONNECT {
+            return Err(Abort::new(AbortCode::BadRequest, "CONNECT does not go through a tunnel"));
+        }
         let bad = |_| Abort::new(AbortCode::BadRequest, "the request target is not a path");
         let target = PathAndQuery::try_from(head.target).map_err(bad)?;
         let uri = Uri::try_from(format!("{}{target}", self.origin)).map_err(bad)?;
