@@ -152,11 +152,16 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn response_head(&mut self) -> Result<ResponseHead, Refusal> {
         let lost = |detail| Refusal::new(ErrorCode::TunnelLost).because(detail);
+        let mut accepted = false;
         loop {
             tokio::select! {
                 biased;
                 frame = self.reader.frame() => match frame {
-                    Ok(Some(Frame::Accept)) => self.clock.accepted(),
+                    Ok(Some(Frame::Accept)) if !accepted => {
+                        accepted = true;
+                        self.clock.accepted();
+                    }
+                    Ok(Some(_)) if !accepted => return Err(lost("the desktop did not begin with accept".into())),
                     Ok(Some(Frame::Continue)) => self.may_upload = true,
                     Ok(Some(Frame::Response(head))) => {
                         self.clock.note();
