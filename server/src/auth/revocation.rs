@@ -1,6 +1,6 @@
 //! Tokens that are good no more although they did not expire: one token by its `jti`, or all that a user had.
 //!
-//! Owns which identities a revocation ends, and its form in JSON. What is kept on disk is in [`mod@file`].
+//! Owns which identities a revocation ends, and its form in JSON. What is kept on disk is in `file`.
 
 use std::{
     collections::HashMap,

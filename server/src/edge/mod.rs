@@ -1,6 +1,6 @@
 //! The public side: every request comes here first, and every answer leaves from here.
 //!
-//! [`handle`] reads top to bottom: own endpoints, preflight, checks, credential, scope, desktop, proxy. What each step
+//! `handle` reads top to bottom: own endpoints, preflight, checks, credential, scope, desktop, proxy. What each step
 //! decides is in a file of its own:
 //! * [`target`]: what a request may look like; [`capability`] and [`credential`]: where its token is.
 //! * `forward`: the way to the desktop and back; [`headers`]: what crosses the tunnel; [`cors`]: which web pages may
