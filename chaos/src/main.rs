@@ -12,7 +12,7 @@
 //! | [`cli`] | the command line |
 //! | [`plan`], [`inject`], [`timeline`] | faults: which, how, when |
 //! | [`stage`], [`program`], [`upstream`] | what is broken |
-//! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`line`] | requests |
+//! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`mod@line`] | requests |
 //! | [`ledger`], [`verdict`], [`watch`], [`mod@audit`], [`report`] | the judgement |
 //!
 //! A seed gives the same faults and the same requests in the same order. What meets what also depends on the machine,
