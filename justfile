@@ -24,6 +24,10 @@ bench *ARGS:
 chaos *ARGS:
     ./scripts/chaos {{ ARGS }}
 
+# Fuzz targets, all or those named: whatever reads bytes from outside.
+fuzz *ARGS:
+    ./scripts/fuzz {{ ARGS }}
+
 # Format the source.
 fmt:
     cargo fmt --all

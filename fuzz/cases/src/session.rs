@@ -18,7 +18,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, WebSocket, protocol::Role as WsRole},
 };
 use tunnel_frame::{
-    BodySize, Control, Ended, Event, Frame, Pulse, RequestHead, Role, Session, Stream, limits, session,
+    BodySize, CloseCode, Control, Ended, Event, Frame, Pulse, RequestHead, Role, Session, Stream, limits, session,
     websocket_config,
 };
 
@@ -44,8 +44,20 @@ pub fn yamux(data: &[u8]) {
     let mut input = Input::new(data);
     let role = role(input.byte());
     let how = input.byte();
-    let messages = pieces(&Bytes::copy_from_slice(input.rest()), how);
-    run(role, messages.iter().map(|payload| message(role, payload)).collect());
+    let bytes = Bytes::copy_from_slice(input.rest());
+    let messages = pieces(&bytes, how);
+    let ended = run(role, messages.iter().map(|payload| message(role, payload)).collect());
+    if role == Role::Server && opens_a_stream(&bytes) {
+        // T66: a desktop opens none.
+        assert!(matches!(&ended, Ended::Here(close) if close.code == CloseCode::Protocol), "{ended}");
+    }
+}
+
+/// Whether the first frame is data or a window, whole, with SYN and nothing else, on a stream of the peer's numbers.
+fn opens_a_stream(bytes: &[u8]) -> bool {
+    let &[0, kind @ 0..=1, 0, 1, a, b, c, d, 0, 0, high, low, ref payload @ ..] = bytes else { return false };
+    let (id, length) = (u32::from_be_bytes([a, b, c, d]), usize::from(u16::from_be_bytes([high, low])));
+    id != 0 && id % 2 == 0 && (kind == 1 || payload.len() >= length)
 }
 
 fn role(choice: u8) -> Role {
@@ -76,7 +88,7 @@ fn message(role: Role, payload: &[u8]) -> Bytes {
 }
 
 /// Sends `pieces` to a session. It must end or live; its streams end with it; and what it says is well said.
-fn run(role: Role, pieces: Vec<Bytes>) {
+fn run(role: Role, pieces: Vec<Bytes>) -> Ended {
     runtime().block_on(async move {
         let (ours, theirs) = duplex(256 * 1024);
         let (reader, mut writer) = split(theirs);
@@ -97,7 +109,8 @@ fn run(role: Role, pieces: Vec<Bytes>) {
             assert!(!matches!(ended, Ended::Silent), "{ended}");
         }
         well_said(role, said, &ended);
-    });
+        ended
+    })
 }
 
 fn runtime() -> Runtime {
