@@ -17,9 +17,11 @@
 //! | [`binaries`] | the real programs as child processes |
 //! | [`workshop`] | files for them: certificates, a secret, tokens |
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
+//! | [`attack`] | what the attack corpus stands on |
 //! | [`background`] | a thread and runtime for each part; panics are raised again |
 
 pub mod admin;
+pub mod attack;
 pub mod background;
 pub mod binaries;
 pub mod body;
