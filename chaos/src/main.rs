@@ -10,7 +10,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`plan`], [`inject`], [`timeline`] | faults: which, how, when |
+//! | [`plan`], [`mod@inject`], [`timeline`] | faults: which, how, when |
 //! | [`stage`], [`program`], [`upstream`] | what is broken |
 //! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`mod@line`] | requests |
 //! | [`ledger`], [`verdict`], [`watch`], [`mod@audit`], [`report`] | the judgement |
