@@ -97,15 +97,34 @@ struct Tunnel {
     session: Session,
     /// Its requests.
     streams: TaskTracker,
+    ends: Ends,
+}
+
+/// Who ends a tunnel that another has replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// We, when it has no requests: new ones are sent elsewhere by now.
+    Here,
+    /// The server, which drains: callers that are still connected to it may send more.
+    There,
 }
 
 impl Tunnel {
-    /// Lets the requests in flight finish, and closes. New ones are sent elsewhere by now.
-    async fn retire(self) {
+    /// Lets the requests in flight finish, and closes. `stopped` is empty and closed when the client stops.
+    async fn retire(self, stopped: TaskTracker) {
         const REASON: &str = "another tunnel took over";
         self.session.send(Control::Drain { reason: REASON.into() });
         self.streams.close();
-        _ = timeout(DRAIN_WITHIN, self.streams.wait()).await;
+        let over = async {
+            match self.ends {
+                Ends::Here => self.streams.wait().await,
+                Ends::There => tokio::select! {
+                    () = self.session.over() => {}
+                    () = stopped.wait() => {}
+                },
+            }
+        };
+        _ = timeout(DRAIN_WITHIN, over).await;
         self.session.close(Close::new(CloseCode::Normal, REASON));
     }
 }
@@ -219,7 +238,7 @@ impl Client {
                     }
                     Control::Drain { reason } => {
                         debug!(reason, "the server drains this tunnel");
-                        self.retire(progress.previous.replace(Tunnel { session, streams }));
+                        self.retire(progress.previous.replace(Tunnel { session, streams, ends: Ends::There }));
                         return Over::ToReplace;
                     }
                     Control::Bye { code, message } => debug!(code, message, "the server says bye"),
@@ -245,7 +264,7 @@ impl Client {
                     // A file that cannot be read just now may be in the middle of being replaced.
                     if self.config.token.read().is_ok_and(|now| now != *token) {
                         debug!("the token's file has changed");
-                        self.retire(progress.previous.replace(Tunnel { session, streams }));
+                        self.retire(progress.previous.replace(Tunnel { session, streams, ends: Ends::Here }));
                         return Over::ToReplace;
                     }
                 }
@@ -280,7 +299,7 @@ impl Client {
 
     fn retire(&self, tunnel: Option<Tunnel>) {
         if let Some(tunnel) = tunnel {
-            self.tunnels.spawn(tunnel.retire());
+            self.tunnels.spawn(tunnel.retire(self.streams.clone()));
         }
     }
 

@@ -2,24 +2,15 @@
 //!
 //! Nothing of a peer is awaited in the accept loop: one slow handshake delays nobody.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+mod quiet;
 
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto,
 };
 use rustls::ServerConfig;
 use tokio::{
@@ -28,10 +19,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
-use crate::{edge, patience::Patient, server::App};
+use self::quiet::{Activity, Counted};
+use crate::{admission::Place, edge, patience::Patient, server::App};
 
 /// TLS handshake, the first request of a connection, and each request head.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -56,12 +49,27 @@ const H2_HEADER_LIST: u32 = 64 * 1024;
 /// The pause after running out of file descriptors or memory, in which connections can end.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a server that drains goes on taking connections at most, until its desktops have connected elsewhere: some
+/// round trips, for TLS and the upgrade. As long as a request waits for a desktop at the server they go to.
+const MOVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an HTTP/1 connection is idle before a server that drains closes it. A proxy under load uses it once more in
+/// this time, and learns then that it is the last.
+const QUIET_FOR: Duration = Duration::from_millis(500);
+
 /// Serves connections.
 pub(crate) struct Listener {
     app: Arc<App>,
     tls: Option<TlsAcceptor>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
+}
+
+/// The connections of callers, and the sign for them to end.
+struct Callers {
+    connections: TaskTracker,
+    /// No new ones are taken any more.
+    closing: CancellationToken,
 }
 
 /// What a connection speaks, by ALPN (RFC 7301). It is never guessed from its first bytes, which may never come.
@@ -91,80 +99,149 @@ impl Listener {
         Arc::new(Self { app, tls, http1: http.clone().http1_only(), http2: http.http2_only() })
     }
 
-    /// Accepts until the server drains. Connections go on as tasks of the server; what is returned can tell them to
-    /// finish.
-    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) -> GracefulShutdown {
-        let connections = GracefulShutdown::new();
-        loop {
-            let next = async {
-                let room = self.app.admission.connections.room().await;
-                (listener.accept().await, room)
-            };
-            let (accepted, room) = tokio::select! {
-                accepted = next => accepted,
-                () = self.app.draining.cancelled() => return connections,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let Some(place) = self.app.admission.connection(peer.ip(), room) else {
-                        debug!(%peer, "too many connections of this address");
-                        continue;
-                    };
-                    _ = stream.set_nodelay(true);
-                    let watcher = connections.watcher();
-                    let served = Arc::clone(&self).serve(stream, peer, watcher);
-                    self.app.tasks.spawn(async move {
-                        served.await;
-                        drop(place);
-                    });
+    /// Accepts until the server drains and its desktops have gone elsewhere. Connections go on as tasks of the server;
+    /// what is returned ends with the last of them.
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) -> impl Future<Output = ()> {
+        let callers = Callers { connections: TaskTracker::new(), closing: CancellationToken::new() };
+        {
+            let mut stop = pin!(self.nobody_needs_us());
+            let mut exhausted = false;
+            loop {
+                let next = async {
+                    let room = self.app.admission.connections.room().await;
+                    (listener.accept().await, room)
+                };
+                let (accepted, room) = tokio::select! {
+                    accepted = next => accepted,
+                    () = &mut stop => break,
+                };
+                match accepted {
+                    Ok((stream, peer)) => {
+                        if std::mem::take(&mut exhausted) {
+                            info!("accepting connections again");
+                        }
+                        if let Some(place) = self.app.admission.connection(peer.ip(), room) {
+                            self.start(stream, peer, place, &callers);
+                        } else {
+                            debug!(%peer, "too many connections of this address");
+                        }
+                    }
+                    Err(error) if is_of_the_peer(&error) => {
+                        debug!(%error, "a connection was gone before it was accepted");
+                    }
+                    Err(error) => {
+                        if !std::mem::replace(&mut exhausted, true) {
+                            warn!(%error, "cannot accept connections; pausing until some have ended");
+                        }
+                        sleep(EXHAUSTED_PAUSE).await;
+                    }
                 }
-                Err(error) if is_of_the_peer(&error) => debug!(%error, "a connection was gone before it was accepted"),
-                Err(error) => {
-                    warn!(%error, "cannot accept connections; pausing");
-                    sleep(EXHAUSTED_PAUSE).await;
-                }
+            }
+        }
+        self.close(listener, &callers);
+        callers.closing.cancel();
+        callers.connections.close();
+        async move { callers.connections.wait().await }
+    }
+
+    /// The server drains, and its desktops take requests from elsewhere, or have had the time to. Until then callers
+    /// are best served here.
+    async fn nobody_needs_us(&self) {
+        self.app.draining.cancelled().await;
+        _ = timeout(MOVE_WITHIN, self.app.registry.deserted()).await;
+    }
+
+    /// Closes the listening socket. Peers for whom the kernel has already accepted would get a reset, their request in
+    /// their hands: they are served.
+    fn close(self: &Arc<Self>, listener: TcpListener, callers: &Callers) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            let Some(room) = self.app.admission.connections.room().now_or_never() else { return };
+            let place = self.app.admission.connection(peer.ip(), room);
+            if let (Some(place), Ok(())) = (place, stream.set_nonblocking(true))
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.start(stream, peer, place, callers);
             }
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
-        let Some(tls) = &self.tls else { return self.serve_http(Protocol::Http1, stream, peer, watcher).await };
+    fn start(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place, callers: &Callers) {
+        _ = stream.set_nodelay(true);
+        let served = Arc::clone(self).serve(stream, peer, callers.closing.clone());
+        self.app.tasks.spawn(callers.connections.track_future(async move {
+            served.await;
+            drop(place);
+        }));
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
+        let Some(tls) = &self.tls else { return self.serve_http(Protocol::Http1, stream, peer, closing).await };
         let limit = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
         match timeout(HANDSHAKE_WITHIN, tls.accept_with(stream, limit)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
                 let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-                self.serve_http(protocol, stream, peer, watcher).await;
+                self.serve_http(protocol, stream, peer, closing).await;
             }
             Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => debug!(%peer, "TLS handshake took too long"),
         }
     }
 
-    async fn serve_http<S>(&self, protocol: Protocol, stream: S, peer: SocketAddr, watcher: Watcher)
+    async fn serve_http<S>(&self, protocol: Protocol, stream: S, peer: SocketAddr, closing: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let asked = Arc::new(AtomicBool::new(false));
+        let activity = Activity::default();
         let service = service_fn(|request: Request<Incoming>| {
-            let app = Arc::clone(&self.app);
-            asked.store(true, Ordering::Relaxed);
-            async move { Ok::<_, std::convert::Infallible>(edge::handle(app, peer.ip(), request).await) }
+            let (app, busy) = (Arc::clone(&self.app), activity.begin());
+            async move {
+                let response = edge::handle(app, peer.ip(), request).await;
+                Ok::<_, std::convert::Infallible>(response.map(|body| Counted { body, _busy: busy }))
+            }
         });
         let stream = TokioIo::new(Patient::new(stream, self.app.limits.stall_timeout));
         let http = match protocol {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         };
-        let mut connection = pin!(watcher.watch(http.serve_connection_with_upgrades(stream, service)));
-        let served = match timeout(HANDSHAKE_WITHIN, &mut connection).await {
-            Ok(served) => served,
-            // hyper has no timer for an HTTP/2 connection that never begins.
-            Err(_) if !asked.load(Ordering::Relaxed) => return debug!(%peer, "connection without a request"),
-            Err(_) => connection.await,
+        let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
+        let mut begin = pin!(sleep(HANDSHAKE_WITHIN));
+        let mut may_close = pin!(self.may_close(protocol, &activity, &closing));
+        let (mut too_late, mut told) = (false, false);
+        let served = loop {
+            tokio::select! {
+                served = &mut connection => break served,
+                // hyper has no timer for an HTTP/2 connection that never begins.
+                () = &mut begin, if !too_late => {
+                    too_late = true;
+                    if !activity.has_begun() {
+                        return debug!(%peer, "connection without a request");
+                    }
+                }
+                () = &mut may_close, if !told => {
+                    told = true;
+                    if !activity.has_begun() {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
         };
         if let Err(error) = served {
             debug!(%peer, error, "connection ended");
+        }
+    }
+
+    /// The server drains, and this connection can be told to end after its last request. HTTP/2 has words for that, and
+    /// loses nothing; on HTTP/1 a request may just be on its way.
+    async fn may_close(&self, protocol: Protocol, activity: &Activity, closing: &CancellationToken) {
+        self.app.draining.cancelled().await;
+        if protocol == Protocol::Http1 {
+            tokio::join!(closing.cancelled(), activity.quiet(QUIET_FOR));
+        } else {
+            closing.cancelled().await;
         }
     }
 }

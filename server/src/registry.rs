@@ -15,7 +15,7 @@ use std::{
 use thiserror::Error;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tunnel_frame::Session;
@@ -35,6 +35,9 @@ const JUST_STARTED: Duration = Duration::from_secs(5);
 /// How long a request waits for a tunnel that is probably about to come back.
 const WAIT_FOR_RETURN: Duration = Duration::from_secs(2);
 
+/// How often a server that drains looks whether its desktops have gone elsewhere.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Users without a tunnel whose loss is remembered, for "offline since": about 100 bytes each.
 const LOSSES_REMEMBERED: usize = 16_384;
 
@@ -44,6 +47,8 @@ pub struct Registry {
     users: Mutex<Users>,
     limits: RegistryLimits,
     started: Instant,
+    /// The server drains: nobody comes back here.
+    draining: AtomicBool,
 }
 
 /// Bounds for each user.
@@ -180,11 +185,29 @@ impl Registry {
     /// An empty registry.
     #[must_use]
     pub fn new(limits: RegistryLimits) -> Self {
-        Self { users: Mutex::default(), limits, started: Instant::now() }
+        Self { users: Mutex::default(), limits, started: Instant::now(), draining: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Users> {
         self.users.lock().expect("no panic while the registry is locked")
+    }
+
+    /// The server drains. Desktops that have gone elsewhere still take the requests of callers that have not.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until no desktop takes requests here any more: each has said so, or has left.
+    pub async fn deserted(&self) {
+        while self.all().iter().any(|tunnel| tunnel.takes_requests()) {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn choose(&self, users: &Users, user: &UserId, name: Option<&str>) -> Option<Arc<Tunnel>> {
+        let last = || users.choose(user, name, |tunnel| tunnel.session.ended().is_none());
+        let chosen = users.choose(user, name, Tunnel::takes_requests);
+        chosen.or_else(|| self.draining.load(Ordering::Relaxed).then(last).flatten())
     }
 
     /// Whether this desktop would be admitted. A tunnel of another process under the same name is asked for a sign of
@@ -262,12 +285,12 @@ impl Registry {
         loop {
             let waiting = {
                 let mut users = self.lock();
-                if let Some(tunnel) = users.choose(user, name) {
+                if let Some(tunnel) = self.choose(&users, user, name) {
                     return Ok(tunnel);
                 }
                 let offline = Offline {
                     since: users.lost.get(user).map(|loss| loss.since),
-                    others: users.choose(user, None).is_some(),
+                    others: self.choose(&users, user, None).is_some(),
                 };
                 if !self.may_return(&users, user, name) || Instant::now() >= give_up {
                     return Err(offline);
@@ -278,7 +301,7 @@ impl Registry {
                 let mut arrived = std::pin::pin!(waiting.notified());
                 arrived.as_mut().enable();
                 // It may have come between the look and the registration.
-                if self.lock().choose(user, name).is_none() {
+                if self.lock().choose(user, name, Tunnel::takes_requests).is_none() {
                     _ = timeout_at(give_up, arrived).await;
                 }
             }
@@ -291,6 +314,7 @@ impl Registry {
     fn may_return(&self, users: &Users, user: &UserId, name: Option<&str>) -> bool {
         let lately = |at: &Instant| at.elapsed() < LOST_LATELY;
         match (users.connected.get(user), name) {
+            _ if self.draining.load(Ordering::Relaxed) => false,
             // All that there is drains or has just ended.
             (Some(_), None) => true,
             (Some(desktops), Some(name)) => {
@@ -348,9 +372,9 @@ impl Users {
         }
     }
 
-    fn choose(&self, user: &UserId, name: Option<&str>) -> Option<Arc<Tunnel>> {
+    fn choose(&self, user: &UserId, name: Option<&str>, fits: impl Fn(&Tunnel) -> bool) -> Option<Arc<Tunnel>> {
         let tunnels = &self.connected.get(user)?.tunnels;
-        let fitting = tunnels.iter().filter(|tunnel| tunnel.takes_requests());
+        let fitting = tunnels.iter().filter(|tunnel| fits(tunnel));
         let fitting = fitting.filter(|tunnel| name.is_none_or(|name| *tunnel.name == *name));
         fitting.max_by_key(|tunnel| tunnel.instance).cloned()
     }

@@ -90,6 +90,8 @@ pub(crate) struct App {
     tls: bool,
     /// The server stops: no new work.
     pub(crate) draining: CancellationToken,
+    /// No caller is connected any more, nor will be.
+    pub(crate) deserted: CancellationToken,
     /// Every task that serves someone.
     pub(crate) tasks: TaskTracker,
 }
@@ -135,6 +137,7 @@ impl Server {
             trusted_proxies: config.trusted_proxies,
             tls: tls.is_some(),
             draining: CancellationToken::new(),
+            deserted: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let bind_error = |error| StartError::Bind { address: config.listen, error };
@@ -186,13 +189,15 @@ impl Server {
         let accepting = tokio::spawn(listener.accept(socket));
         shutdown.await;
         info!(tunnels = app.registry.count(), "draining");
+        app.registry.drain();
         app.draining.cancel();
-        app.tasks.close();
         let done = async {
-            // Each caller's connection finishes the request it is at; each tunnel its streams.
-            if let Ok(connections) = accepting.await {
-                connections.shutdown().await;
+            // Each desktop goes elsewhere; each caller's connection finishes the requests it is at; then tunnels end.
+            if let Ok(callers_gone) = accepting.await {
+                callers_gone.await;
             }
+            app.deserted.cancel();
+            app.tasks.close();
             app.tasks.wait().await;
         };
         if timeout(DRAIN_WITHIN, done).await.is_err() {

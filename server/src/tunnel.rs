@@ -200,8 +200,13 @@ async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver:
                     Close::new(CloseCode::Replaced, "another tunnel of this desktop took over")
                 }
                 () = app.draining.cancelled() => {
-                    tunnel.drain();
-                    drain(&tunnel.session, "the server restarts").await;
+                    // Callers that are still connected here are served until they have gone.
+                    tunnel.session.send(Control::Drain { reason: "the server restarts".to_owned() });
+                    let unused = async {
+                        app.deserted.cancelled().await;
+                        tunnel.session.idle().await;
+                    };
+                    _ = timeout(DRAIN_WITHIN, unused).await;
                     Close::new(CloseCode::GoingAway, "the server restarts")
                 }
             }

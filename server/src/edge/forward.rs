@@ -34,9 +34,6 @@ pub(super) async fn forward(
     path: &str,
     access: &mut Access,
 ) -> Result<Response<Unlogged>, Refusal> {
-    if app.is_draining() {
-        return Err(ErrorCode::Draining.into());
-    }
     let limits = &app.limits;
     let asked = asked_deadline(&parts.headers)?;
     let allowed = asked.unwrap_or(limits.stream_deadline).min(limits.max_stream_deadline);
@@ -81,6 +78,7 @@ async fn open(
     loop {
         let found = app.registry.find(&identity.user, name, bounds.deadline).await;
         let tunnel = found.map_err(|offline| match name {
+            _ if app.is_draining() => ErrorCode::Draining.into(),
             Some(_) if offline.others => Refusal::desktop_offline(),
             _ => Refusal::offline(offline.since),
         })?;
@@ -89,7 +87,7 @@ async fn open(
         match proxy::open(&tunnel.session, bounds).await {
             Ok(opened) => return Ok((opened, slot)),
             Err(NotOpened::Late(refusal)) => return Err(refusal),
-            Err(NotOpened::TooMany) if tunnel.takes_requests() => {
+            Err(NotOpened::TooMany) if tunnel.takes_requests() || app.is_draining() => {
                 return Err(Refusal::new(ErrorCode::TooManyStreams).because("too many streams on this tunnel"));
             }
             Err(NotOpened::Gone | NotOpened::TooMany) => {}

@@ -72,7 +72,11 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, request: Request<Incom
             ours(access, response, is_head)
         }
     };
+    let ends = is_http1 && app.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
+    if ends {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close")); // there is another server by now
+    }
     headers.insert(X_REQUEST_ID, HeaderValue::try_from(id.to_string()).expect("hexadecimal digits"));
     if let Some(deadline) = deadline {
         let value = HeaderValue::try_from(format!("{}ms", deadline.as_millis())).expect("a number and a unit");

@@ -121,7 +121,7 @@ async fn a_tunnel_lost_a_moment_ago_is_waited_for() {
         let (registry, alice) = (Arc::clone(&registry), alice.clone());
         async move { registry.find(&alice, None, soon()).await.map(|tunnel| tunnel.id) }
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     let back = registry.admit(tunnel(&alice, "desk", 1).await).unwrap();
     assert_eq!(waiting.await.unwrap(), Ok(back.tunnel().id));
     assert!(registry.lock().awaited.is_empty());
@@ -134,7 +134,7 @@ async fn the_wait_is_bounded_and_an_old_loss_is_not_waited_for() {
     let start = Instant::now();
     assert!(registry.find(&alice, None, soon()).await.unwrap_err().since.is_some());
     assert_eq!(start.elapsed(), WAIT_FOR_RETURN);
-    tokio::time::sleep(LOST_LATELY).await;
+    sleep(LOST_LATELY).await;
     let start = Instant::now();
     assert!(registry.find(&alice, None, soon()).await.is_err());
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -213,7 +213,7 @@ proptest! {
                 }
                 for (index, user) in users.iter().enumerate() {
                     let best = known.iter().filter(|k| k.user == index && k.active).map(|k| k.started).max();
-                    let chosen = registry.lock().choose(user, None).map(|tunnel| tunnel.instance);
+                    let chosen = registry.choose(&registry.lock(), user, None).map(|tunnel| tunnel.instance);
                     assert_eq!(chosen, best.map(instance));
                     let listed = registry.list(user).0;
                     assert_eq!(listed.len(), known.iter().filter(|k| k.user == index && k.active).count());
@@ -222,4 +222,22 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn f04_while_the_server_drains_a_desktop_that_has_gone_elsewhere_serves_who_is_still_here() {
+    let (registry, alice) = (registry(8), user("alice"));
+    let (session, _driver) = silent_session().await;
+    let here = Tunnel::new(alice.clone(), "here".into(), instance(1), "test".into(), session.clone());
+    let here = registry.admit(here).unwrap();
+    registry.drain();
+    assert!(timeout_at(Instant::now(), registry.deserted()).await.is_err());
+    here.tunnel().drain();
+    registry.deserted().await;
+    assert_eq!(registry.find(&alice, None, soon()).await.unwrap().id, here.tunnel().id);
+    assert!(registry.find(&alice, Some("other"), soon()).await.is_err());
+    drop(here);
+    let since = Instant::now();
+    assert!(registry.find(&alice, None, soon()).await.is_err());
+    assert!(since.elapsed() < WAIT_FOR_RETURN, "nobody comes back to a server that drains");
 }
