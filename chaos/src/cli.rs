@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Only faults with this text in their name, to look closer at one.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) only: String,
+    /// Instead of all that: so many rounds of restarts behind nginx, for scripts/rolling.
+    #[arg(long, value_name = "TIMES", hide = true)]
+    pub(crate) rolling: Option<usize>,
     /// The folder of tunneld and tunnel.
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(crate) bin: PathBuf,

@@ -13,6 +13,7 @@
 //! | [`plan`], [`mod@inject`], [`timeline`] | faults: which, how, when |
 //! | [`stage`], [`program`], [`upstream`] | what is broken |
 //! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`mod@line`] | requests |
+//! | [`rolling`] | another play: two servers behind nginx |
 //! | [`ledger`], [`verdict`], [`watch`], [`mod@audit`], [`report`] | the judgement |
 //!
 //! A seed gives the same faults and the same requests in the same order. What meets what also depends on the machine,
@@ -29,6 +30,7 @@ mod line;
 mod plan;
 mod program;
 mod report;
+mod rolling;
 mod stage;
 mod ticket;
 mod timeline;
@@ -65,12 +67,13 @@ use crate::{
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let seed = arguments.seed();
-    let _ = writeln!(io::stdout(), "seed {seed}, {:?}", arguments.time());
+    let length = arguments.rolling.map_or_else(|| format!("{:?}", arguments.time()), |times| format!("{times} rounds"));
+    let _ = writeln!(io::stdout(), "seed {seed}, {length}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.and_then(|runtime| {
         runtime.block_on(async {
             tokio::select! {
-                outcome = run(&arguments, seed) => outcome,
+                outcome = play(&arguments, seed) => outcome,
                 _ = tokio::signal::ctrl_c() => Err(io::Error::other("stopped")),
             }
         })
@@ -84,6 +87,13 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "chaos: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn play(arguments: &Arguments, seed: u64) -> io::Result<Report> {
+    match arguments.rolling {
+        Some(times) => rolling::run(&arguments.bin, times, seed).await,
+        None => run(arguments, seed).await,
     }
 }
 

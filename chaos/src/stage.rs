@@ -201,13 +201,13 @@ fn serve(bin: &Path, folder: &Path) -> Command {
 }
 
 /// The address in tunneld's line `listening addr=…`.
-fn listening(log: &str) -> Option<SocketAddr> {
+pub(crate) fn listening(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|line| line.contains("listening"))?;
     line.split_once("addr=")?.1.split_whitespace().next()?.parse().ok()
 }
 
 /// One of ours, free of settings in the environment.
-fn program(bin: &Path, name: &str) -> Command {
+pub(crate) fn program(bin: &Path, name: &str) -> Command {
     let mut command = Command::new(bin.join(name));
     let path = std::env::var_os("PATH").unwrap_or_default();
     command.env_clear().env("PATH", path).env("NO_COLOR", "1");
