@@ -5,6 +5,7 @@
 //! | [`ollama`] | the upstream: answers by path, or in the test's hands |
 //! | [`raw`] | an upstream that sends whatever bytes a test writes |
 //! | [`relay`] | a TCP relay that cuts, freezes, delays and throttles |
+//! | [`namespace`] | a network of our own, whose packets can be lost |
 //! | [`body`], [`pattern`] | bodies one piece at a time, and endless ones that show damage |
 //! | [`setup`] | a whole tunnel in one line, and its parts in a test's hands |
 //! | [`admin`] | a tunnel with an operator |
@@ -30,6 +31,8 @@ pub mod client;
 pub mod eventually;
 pub mod handshake;
 pub mod jwt;
+#[cfg(target_os = "linux")]
+pub mod namespace;
 pub mod ollama;
 pub mod pattern;
 pub mod pki;
