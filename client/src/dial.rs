@@ -150,9 +150,18 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {
     }
     let status = response.status();
     let ours = response.headers().get("tunnel-error").and_then(|code| code.to_str().ok());
-    let told = response.body().as_deref().and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());
+    // What a stranger says is not repeated.
+    let told = response
+        .body()
+        .as_ref()
+        .filter(|_| ours.is_some())
+        .and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());
     let message = told.map_or_else(
-        || format!("the server answered {status} instead of a tunnel; is this the address of a tunneld?"),
+        || {
+            format!(
+                "the server answered {status} and is no tunneld; check --server (a proxy in front must pass /ws/tunnel)"
+            )
+        },
         |body| body.error,
     );
     if status.is_client_error() && status != http::StatusCode::TOO_MANY_REQUESTS {
@@ -189,7 +198,7 @@ mod tests {
     fn a_stranger_is_named_as_such() {
         let DialError::Refused(refusal) = answer(404, None, "<html>") else { panic!("not a refusal") };
         assert_eq!(refusal.code, "http_404");
-        assert!(refusal.message.contains("is this the address of a tunneld?"));
+        assert!(refusal.message.contains("is no tunneld; check --server"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ struct Callers {
     closing: CancellationToken,
 }
 
-/// What a connection speaks, by ALPN (RFC 7301). It is never guessed from its first bytes, which may never come.
+/// What a connection speaks, by ALPN (RFC 7301); HTTP/1 without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Http1,

@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -166,22 +169,26 @@ pub(super) struct Unlogged {
 impl Unlogged {
     /// From now on the log line ends with the body.
     pub(super) fn log(mut self, access: Access) -> Forwarded {
-        let lease = Arc::new(Lease(Mutex::new(Some((access, self.slot)))));
+        let lease = Arc::new(Lease { held: Mutex::new(Some((access, self.slot))), bytes: AtomicU64::new(0) });
         let watched = Arc::clone(&lease);
-        self.body.watch(self.watch, move |refusal| watched.end(0, &Ending::Cut(refusal)));
+        self.body.watch(self.watch, move |refusal| watched.end(&Ending::Cut(refusal)));
         Forwarded { body: self.body, lease }
     }
 }
 
 /// What ends with a stream: the log line and the user's slot. A caller that does not read keeps neither for longer than
 /// its deadline.
-struct Lease(Mutex<Option<(Access, Option<OwnedSemaphorePermit>)>>);
+struct Lease {
+    held: Mutex<Option<(Access, Option<OwnedSemaphorePermit>)>>,
+    /// Of the body, handed on so far.
+    bytes: AtomicU64,
+}
 
 impl Lease {
-    fn end(&self, bytes: u64, ending: &Ending) {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn end(&self, ending: &Ending) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((mut access, _slot)) = held {
-            access.ended(bytes, ending);
+            access.ended(self.bytes.load(Ordering::Relaxed), ending);
         }
     }
 }
@@ -194,7 +201,7 @@ pub(crate) struct Forwarded {
 
 impl Drop for Forwarded {
     fn drop(&mut self) {
-        self.lease.end(self.body.received(), &self.body.ending());
+        self.lease.end(&self.body.ending());
     }
 }
 
@@ -206,7 +213,12 @@ impl Body for Forwarded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, proxy::BodyCut>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            self.lease.bytes.fetch_add(len as u64, Ordering::Relaxed);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! To close a connection with bytes unread resets it, and the reset can overtake the answer: the caller would see a
 //! broken connection and not the sentence that says why. So what is still being sent after an early answer is read for
-//! a moment and forgotten (as RFC 9112 §9.6 advises).
+//! a moment and forgotten (as RFC 9112 §9.6 advises). The same for HTTP/2, whose reset of one stream makes curl throw the
+//! answer away.
 
 use std::{
     pin::Pin,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Version, header, request::Parts};
+use http::{header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -28,17 +29,14 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct RequestBody {
     body: Option<Incoming>,
     tasks: TaskTracker,
-    /// HTTP/2 ends one stream alone.
-    shares_connection: bool,
     /// The caller sends only when it is asked to, which is what the first read does.
     waits: bool,
 }
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, request: &Parts, tasks: &TaskTracker) -> Self {
-        let shares_connection = request.version == Version::HTTP_2;
         let waits = request.headers.contains_key(header::EXPECT);
-        Self { body: Some(body), tasks: tasks.clone(), shares_connection, waits }
+        Self { body: Some(body), tasks: tasks.clone(), waits }
     }
 }
 
@@ -67,7 +65,7 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.is_end_stream() || self.shares_connection || self.waits {
+        if self.is_end_stream() || self.waits {
             return;
         }
         if let Some(body) = self.body.take() {

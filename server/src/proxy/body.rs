@@ -134,12 +134,6 @@ impl ResponseBody {
         }
     }
 
-    /// Bytes handed on so far.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received
-    }
-
     /// How the body ended.
     #[must_use]
     pub fn ending(&self) -> Ending {
