@@ -121,3 +121,23 @@ async fn a_desktop_that_changes_its_user_leaves_the_old_one() {
     eventually("alice's desktop is gone", async || (!connected(ALICE).await).then_some(())).await;
     assert!(connected("bob").await);
 }
+
+/// curl throws an HTTP/2 answer away if its stream is reset behind it; hyper's client does not, so it is asked itself.
+#[tokio::test]
+async fn curl_reads_a_refusal_of_an_upload_that_it_is_still_sending() {
+    let world = Setup::new().without_desktop().start().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(2 << 20).unwrap();
+    for protocol in ["--http1.1", "--http2"] {
+        let asked = tokio::process::Command::new("curl")
+            .args([protocol, "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20"])
+            .args(["-H", "Authorization: Bearer nope", "--cacert"])
+            .arg(world.pki().ca())
+            .arg("--data-binary")
+            .arg(format!("@{}", file.path().display()))
+            .arg(format!("{}/api/chat", world.url()))
+            .output();
+        let said = with_deadline("curl", asked).await.expect("curl, which scripts/demo needs too");
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "401", "{protocol}: {said:?}");
+    }
+}
