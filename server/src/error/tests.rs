@@ -1,3 +1,5 @@
+//! The table of errors, their bodies and terminal records, against the contract.
+
 use std::time::Duration;
 
 use http::HeaderMap;

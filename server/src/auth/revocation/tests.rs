@@ -1,3 +1,5 @@
+//! A list of revocations against its rules: who is out, since when, and what a file may say.
+
 use std::fs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The header rules in both directions, by example and by property. Sends nothing.
+
 use proptest::{collection::vec, prelude::*};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a request may look like, by example and by property. Opens no socket.
+
 use http::Request;
 use proptest::prelude::*;
 
