@@ -1,19 +1,22 @@
-//! The command line of `tunnel`: flags, environment and file, read into a [`Config`]. clap ends here.
+//! The command line of `tunnel`: which command, with which settings. clap ends here.
+//!
+//! One file per command: its flags, and [`Job`], what it does with them.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, pin::Pin};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use serde::{Deserialize, Serialize};
-use tunnel::{
-    config::{self, Config},
-    token::{Token, TokenSource},
-};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tunnel_cli::{
     exit::Exit,
-    log::{self, Log},
-    settings::{self, Layer, Layers, Origin, Wrong},
+    settings::{Origin, matches},
 };
-use tunnel_frame::policy::Rule;
+
+mod connect;
+mod settings;
+
+pub(crate) use self::connect::{Connect, Display};
+
+/// What a command does once its command line has been read. Runs on a runtime with one thread.
+pub(crate) type Job = Pin<Box<dyn Future<Output = Result<(), Exit>>>>;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,21 +25,6 @@ Examples:
   tunnel connect --token-file token --to 8080 --allow inference
 
 The server's owner makes tokens:  tunneld token --user NAME --server https://tunnel.example.com";
-
-const CONNECT_EXAMPLES: &str = "\
-Examples:
-  tunnel connect --token-file token                     Ollama here, server as the token says
-  tunnel connect --token-file token --to 8080           another HTTP server of this machine
-  tunnel connect --token-file token --allow inference   run models; do not delete or pull them
-  tunnel connect --token-file token --allow 'GET /api/tags' --allow 'POST /api/chat'
-  tunnel connect --config tunnel.toml                   keys are these flags without the dashes
-
-Each setting: flag, else environment (--token-file is TUNNEL_TOKEN_FILE, --log-level RUST_LOG),
-else file, else default. Commas separate several rules.
-
-Exit codes: 0 stopped on request, 64 wrong usage or configuration, 77 refused for good.";
-
-const TO_HELP: &str = "Where requests go: URL, HOST:PORT or PORT [default: http://127.0.0.1:11434]";
 
 /// Makes Ollama, or any HTTP server on this machine, reachable through your own tunneld server
 #[derive(Debug, Parser)]
@@ -48,256 +36,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Connect this machine and stay connected
-    #[command(after_help = CONNECT_EXAMPLES)]
-    Connect(ConnectArgs),
-}
-
-#[derive(Debug, Args)]
-struct ConnectArgs {
-    /// TOML file with any of these settings
-    #[arg(long, value_name = "FILE", env = "TUNNEL_CONFIG")]
-    config: Option<PathBuf>,
-
-    #[command(flatten)]
-    settings: Settings,
-}
-
-/// Every setting of `connect`, as people write it.
-#[derive(Debug, Args, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Settings {
-    /// File with the token; read again at each connect
-    #[arg(long, value_name = "FILE", env = "TUNNEL_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-
-    /// The token itself; others on this machine can see it in ps, so prefer the file or the variable
-    #[arg(long, env = "TUNNEL_TOKEN")]
-    token: Option<String>,
-
-    /// Server to connect to [default: the one that the token names]
-    #[arg(long, value_name = "URL", env = "TUNNEL_SERVER")]
-    server: Option<String>,
-
-    #[arg(long, value_name = "URL", env = "TUNNEL_TO", help = TO_HELP)]
-    to: Option<String>,
-
-    /// Name of this desktop, for users with several [default: the host's name]
-    #[arg(long, env = "TUNNEL_NAME")]
-    name: Option<String>,
-
-    /// PEM file of a private CA to trust besides the system's
-    #[arg(long, value_name = "FILE", env = "TUNNEL_CA")]
-    ca: Option<PathBuf>,
-
-    /// What callers may do: all, inference or 'METHOD PATH'; may be repeated [default: all]
-    #[arg(long, value_name = "RULE", env = "TUNNEL_ALLOW", value_delimiter = ',')]
-    allow: Option<Vec<String>>,
-
-    /// Log level, or one per module as in info,tunnel=debug
-    #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
-    log_level: Option<String>,
-
-    /// Shape of log lines: text or json [default: text]
-    #[arg(long, value_name = "FORMAT", env = "TUNNEL_LOG_FORMAT", hide_possible_values = true)]
-    log_format: Option<log::Format>,
-}
-
-/// Settings that name files.
-const PATHS: [&str; 2] = ["token-file", "ca"];
-
-/// What to do, ready to be done.
-#[derive(Debug)]
-pub(crate) struct Connect {
-    /// For the client.
-    pub(crate) config: Config,
-    /// The token as it was at start, for what it says about itself.
-    pub(crate) token: Token,
-    /// How to log.
-    pub(crate) log: Log,
-    /// How to show what happens.
-    pub(crate) display: Display,
-    /// Sentences to say before anything else.
-    pub(crate) warnings: Vec<String>,
-}
-
-/// How to show what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Display {
-    /// One line that is written over, at the bottom of a terminal.
-    Live,
-    /// Log lines.
-    Plain,
+    Connect(connect::Args),
 }
 
 /// Reads the command line.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Connect, Exit> {
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Job, Exit> {
     let mut command = Cli::command();
-    let matches = settings::matches(command.clone(), args)?;
-    let Command::Connect(connect) = Cli::from_arg_matches(&matches)?.command;
+    let matches = matches(command.clone(), args)?;
+    let cli = Cli::from_arg_matches(&matches)?;
     let (name, matches) = matches.subcommand().expect("clap requires one");
     command.build();
     let origin = Origin::new(command.find_subcommand(name).expect("clap found it"), matches);
-    let layers = Layers::merge(connect.settings, origin, connect.config.as_deref(), &PATHS)?;
-    resolve(&layers.settings, &layers.origin).map_err(|wrong| layers.origin.error(&wrong))
-}
-
-fn resolve(settings: &Settings, origin: &Origin) -> Result<Connect, Wrong> {
-    let mut warnings = Vec::new();
-    let (source, setting) = token_source(settings, origin)?;
-    let token = source.read().map_err(|error| Wrong::new(setting, error))?;
-    if setting == "token" && origin.layer("token") == Layer::Flag {
-        warnings.push("others on this machine can see --token in `ps`: prefer --token-file or TUNNEL_TOKEN".to_owned());
-    }
-
-    let config = Config {
-        token: source,
-        server: settings::read("server", settings.server.as_deref(), config::server_url)?,
-        to: config::upstream_url(settings.to.as_deref().unwrap_or(config::DEFAULT_UPSTREAM))
-            .map_err(|problem| Wrong::new("to", problem))?,
-        name: settings::read("name", settings.name.as_deref(), config::desktop_name)?,
-        ca: settings.ca.clone(),
-        allow: settings::read_all("allow", settings.allow.as_deref(), |text| {
-            text.parse::<Rule>().map_err(|error| error.to_string())
-        })?,
-    };
-    let server = config.server_for(&token).map_err(|error| Wrong::new("server", error))?;
-    if server.scheme() == "http" && !config::is_loopback(&server) {
-        warnings.push(format!("{} is not encrypted: everyone on the way can read the token", config::origin(&server)));
-    }
-
-    let format = settings.log_format.unwrap_or_default();
-    let live = format == log::Format::Text && settings::live_terminal();
-    // The live line already tells what an `info` line would.
-    let level = settings.log_level.as_deref().unwrap_or(if live { "warn" } else { "info" });
-    let filter = Log::filter(level).map_err(|problem| Wrong::new("log-level", problem))?;
-    let display = if live { Display::Live } else { Display::Plain };
-    Ok(Connect { config, token, log: Log { filter, format }, display, warnings })
-}
-
-/// The token's place, and the setting that gave it. Of two in different layers the higher one wins; two in the same
-/// layer leave open which is meant.
-fn token_source(settings: &Settings, origin: &Origin) -> Result<(TokenSource, &'static str), Wrong> {
-    let inline = || {
-        let text = settings.token.as_deref().unwrap_or_default();
-        let token = Token::parse(text).map_err(|error| Wrong::new("token", error))?;
-        Ok((TokenSource::Inline(token), "token"))
-    };
-    match (&settings.token, &settings.token_file) {
-        (None, None) => Err(Wrong::new(
-            "token-file",
-            "a token is needed: --token-file FILE or TUNNEL_TOKEN; the server's owner mints one with `tunneld token`",
-        )),
-        (Some(_), Some(_)) if origin.layer("token") == origin.layer("token-file") => {
-            Err(Wrong::new("token", format!("{} is set as well; keep one of the two", origin.name("token-file"))))
-        }
-        (Some(_), None) => inline(),
-        (Some(_), Some(_)) if origin.layer("token") > origin.layer("token-file") => inline(),
-        (_, Some(path)) => Ok((TokenSource::File(path.clone()), "token-file")),
+    match cli.command {
+        Command::Connect(args) => connect::job(args, origin),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
-
     use super::*;
-
-    // {"tunnel_server":"https://tunnel.example.com"}
-    const TOKEN: &str = "e30.eyJ0dW5uZWxfc2VydmVyIjoiaHR0cHM6Ly90dW5uZWwuZXhhbXBsZS5jb20ifQ.c2ln";
-
-    fn connect(args: &[&str]) -> Result<Connect, String> {
-        let args = ["tunnel", "connect"].iter().chain(args).map(OsString::from);
-        parse(args).map_err(|exit| match exit {
-            Exit::Error { code: tunnel_cli::exit::USAGE, line } => line,
-            other => panic!("{other:?}"),
-        })
-    }
-
-    fn file(dir: &Path, name: &str, text: &str) -> String {
-        fs::write(dir.join(name), text).unwrap();
-        dir.join(name).display().to_string()
-    }
-
-    #[test]
-    fn a_token_is_enough() {
-        let told = connect(&["--token", TOKEN]).unwrap();
-        assert_eq!(config::origin(&told.config.server_for(&told.token).unwrap()), "https://tunnel.example.com");
-        assert_eq!(config::origin(&told.config.to), config::DEFAULT_UPSTREAM);
-        assert!(told.config.allow.is_empty());
-        assert!(told.warnings[0].contains("ps"), "{:?}", told.warnings);
-    }
-
-    #[test]
-    fn a_token_in_a_file_needs_no_warning() {
-        let dir = tempfile::tempdir().unwrap();
-        let token = file(dir.path(), "token", &format!("{TOKEN}\n"));
-        let told = connect(&["--token-file", &token, "--to", "8080", "--name", "attic"]).unwrap();
-        assert!(told.warnings.is_empty());
-        assert_eq!(told.token.secret(), TOKEN);
-        assert_eq!(config::origin(&told.config.to), "http://127.0.0.1:8080");
-        assert_eq!(told.config.name_for(&told.token), "attic");
-    }
-
-    #[test]
-    fn rules_are_repeated_or_listed() {
-        let rules = |args: &[&str]| connect(&[&["--token", TOKEN], args].concat()).unwrap().config.allow;
-        assert_eq!(rules(&["--allow", "inference", "--allow", "GET /x"]), rules(&["--allow", "inference,GET /x"]));
-        assert_eq!(rules(&["--allow", "all"]), [Rule::All]);
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_file_also_between_the_two_ways_to_give_a_token() {
-        let dir = tempfile::tempdir().unwrap();
-        file(dir.path(), "token", TOKEN);
-        let settings =
-            file(dir.path(), "x.toml", "token-file = 'token'\nname = 'file'\nto = '1'\nallow = ['inference']");
-        let told = connect(&["--config", &settings, "--token", "a.b.c", "--server", "h", "--name", "flag"]).unwrap();
-        assert_eq!(told.token.secret(), "a.b.c");
-        assert_eq!(told.config.name.as_deref(), Some("flag"));
-        assert_eq!(told.config.to.port(), Some(1));
-        assert_eq!(told.config.allow, [Rule::Inference]);
-        assert_eq!(connect(&["--config", &settings]).unwrap().token.secret(), TOKEN);
-    }
-
-    #[test]
-    fn every_mistake_is_one_line_that_names_the_setting() {
-        let dir = tempfile::tempdir().unwrap();
-        let both = file(dir.path(), "both.toml", &format!("token = '{TOKEN}'\ntoken-file = 'x'"));
-        let with = |args: &[&'static str]| [&["--token", TOKEN], args].concat();
-        let cases: [(Vec<&str>, &str); 14] = [
-            (vec![], "--token-file: a token is needed"),
-            (vec!["--token", "abc"], "--token: that is no token"),
-            (vec!["--token", ""], "--token: the token is empty"),
-            (vec!["--token-file", "/no/token"], "--token-file: cannot read /no/token: No such file"),
-            (vec!["--token", TOKEN, "--token-file", "x"], "--token: --token-file is set as well"),
-            (vec!["--config", &both], "token in "),
-            (vec!["--token", "a.b.c"], "--server: no server: the token names none; add --server"),
-            (with(&["--server", "ftp://x"]), "--server: ftp:// is not a scheme"),
-            (with(&["--to", "https://127.0.0.1"]), "--to: an https upstream is not supported"),
-            (with(&["--name", "a b"]), "--name: \"a b\" is no name"),
-            (with(&["--allow", "chat"]), "--allow: 'chat' is not a rule"),
-            (with(&["--log-level", "loud"]), "--log-level: \"loud\" is no level"),
-            (
-                with(&["--servre", "x"]),
-                "unexpected argument '--servre' found; tip: a similar argument exists: '--server'",
-            ),
-            (with(&["--config", "/no/x.toml"]), "--config: cannot read /no/x.toml"),
-        ];
-        for (args, expected) in cases {
-            let line = connect(&args).unwrap_err();
-            assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");
-            assert!(!line.contains(TOKEN), "{line}");
-        }
-    }
-
-    #[test]
-    fn an_unencrypted_server_is_a_warning_unless_it_is_here() {
-        let warned = |server| connect(&["--token", TOKEN, "--server", server]).unwrap().warnings.len() - 1;
-        assert_eq!(warned("http://tunnel.example.com"), 1);
-        assert_eq!(warned("http://127.0.0.1:8080"), 0);
-        assert_eq!(warned("tunnel.example.com"), 0);
-    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -1,16 +1,11 @@
-//! The program `tunnel`: reads its command line, logs, runs the client, ends with a code.
+//! The program `tunnel`: reads its command line, does what it says, ends with a code.
 
 use std::process::ExitCode;
 
-use tunnel::client::{Client, Final};
-use tunnel_cli::{exit::Exit, settings, signals};
-
-use crate::{
-    cli::{Connect, Display},
-    show::{Recipes, live::Terminal, plain},
-};
+use tunnel_cli::exit::Exit;
 
 mod cli;
+mod connect;
 mod show;
 
 #[global_allocator]
@@ -23,43 +18,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(connect: Connect) -> Result<(), Exit> {
+fn run(job: cli::Job) -> Result<(), Exit> {
     // One thread: a desktop has few streams, and a hop between threads costs more than it gains.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Exit::failed)?;
-    let ended = runtime.block_on(connected(connect));
+    let ended = runtime.block_on(job);
     // A second signal ends at once, whatever still blocks.
     runtime.shutdown_background();
     ended
-}
-
-async fn connected(connect: Connect) -> Result<(), Exit> {
-    let Connect { config, token, log, display, warnings } = connect;
-    let recipes = Recipes::new(config.to.clone(), token.claims().issuer, config.ca.as_deref());
-    let warn = || warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let ended = match display {
-        Display::Plain => {
-            let _log = log.start().map_err(Exit::failed)?;
-            warn();
-            let client = Client::new(config, move |event| plain::show(&event, &recipes)).map_err(Exit::usage)?;
-            signals::run_until_stopped(|stop| client.run(stop)).await
-        }
-        Display::Live => {
-            let terminal = Terminal::new(recipes);
-            log.start_on(terminal.clone(), settings::colours_allowed());
-            warn();
-            let shown = terminal.clone();
-            let client = Client::new(config, move |event| shown.show(event)).map_err(Exit::usage)?;
-            let ended = tokio::select! {
-                ended = signals::run_until_stopped(|stop| client.run(stop)) => ended,
-                never = terminal.refresh() => never,
-            };
-            terminal.close();
-            ended
-        }
-    };
-    match ended.map_err(Exit::failed)? {
-        None | Some(Ok(())) => Ok(()),
-        Some(Err(refused @ Final::Refused(_))) => Err(Exit::refused(refused)),
-        Some(Err(misconfigured)) => Err(Exit::usage(misconfigured)),
-    }
 }

@@ -82,7 +82,7 @@ fn security_names_the_tests_that_there_are() {
 #[test]
 fn operations_has_each_setting_once() {
     let document = read("docs/operations.md");
-    for source in ["server/src/cli/settings.rs", "client/src/cli.rs"] {
+    for source in ["server/src/cli/settings.rs", "client/src/cli/settings.rs", "client/src/cli/connect.rs"] {
         let source = read(source);
         let variables = source.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
         for variable in variables.filter(|variable| variable.starts_with("TUNNEL")) {

@@ -1,0 +1,52 @@
+//! Every setting of `connect`, as people write it. Its key in the file is the flag without the dashes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tunnel_cli::log;
+
+const TO_HELP: &str = "Where requests go: URL, HOST:PORT or PORT [default: http://127.0.0.1:11434]";
+
+/// Every setting of `connect`, as people write it.
+#[derive(Debug, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Settings {
+    /// File with the token; read again at each connect
+    #[arg(long, value_name = "FILE", env = "TUNNEL_TOKEN_FILE")]
+    pub(super) token_file: Option<PathBuf>,
+
+    /// The token itself; others on this machine can see it in ps, so prefer the file or the variable
+    #[arg(long, env = "TUNNEL_TOKEN")]
+    pub(super) token: Option<String>,
+
+    /// Server to connect to [default: the one that the token names]
+    #[arg(long, value_name = "URL", env = "TUNNEL_SERVER")]
+    pub(super) server: Option<String>,
+
+    #[arg(long, value_name = "URL", env = "TUNNEL_TO", help = TO_HELP)]
+    pub(super) to: Option<String>,
+
+    /// Name of this desktop, for users with several [default: the host's name]
+    #[arg(long, env = "TUNNEL_NAME")]
+    pub(super) name: Option<String>,
+
+    /// PEM file of a private CA to trust besides the system's
+    #[arg(long, value_name = "FILE", env = "TUNNEL_CA")]
+    pub(super) ca: Option<PathBuf>,
+
+    /// What callers may do: all, inference or 'METHOD PATH'; may be repeated [default: all]
+    #[arg(long, value_name = "RULE", env = "TUNNEL_ALLOW", value_delimiter = ',')]
+    pub(super) allow: Option<Vec<String>>,
+
+    /// Log level, or one per module as in info,tunnel=debug
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
+    pub(super) log_level: Option<String>,
+
+    /// Shape of log lines: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TUNNEL_LOG_FORMAT", hide_possible_values = true)]
+    pub(super) log_format: Option<log::Format>,
+}
+
+/// Settings that name files.
+pub(super) const PATHS: [&str; 2] = ["token-file", "ca"];

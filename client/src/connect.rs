@@ -1,0 +1,42 @@
+//! Runs a client, shows what happens to it, and says how it ended.
+
+use tunnel::client::{Client, Final};
+use tunnel_cli::{exit::Exit, settings, signals};
+
+use crate::{
+    cli::{Connect, Display},
+    show::{Recipes, live::Terminal, plain},
+};
+
+/// Connects, and stays connected until told to stop or refused for good.
+pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
+    let Connect { config, token, log, display, warnings } = connect;
+    let recipes = Recipes::new(config.to.clone(), token.claims().issuer, config.ca.as_deref());
+    let warn = || warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let ended = match display {
+        Display::Plain => {
+            let _log = log.start().map_err(Exit::failed)?;
+            warn();
+            let client = Client::new(config, move |event| plain::show(&event, &recipes)).map_err(Exit::usage)?;
+            signals::run_until_stopped(|stop| client.run(stop)).await
+        }
+        Display::Live => {
+            let terminal = Terminal::new(recipes);
+            log.start_on(terminal.clone(), settings::colours_allowed());
+            warn();
+            let shown = terminal.clone();
+            let client = Client::new(config, move |event| shown.show(event)).map_err(Exit::usage)?;
+            let ended = tokio::select! {
+                ended = signals::run_until_stopped(|stop| client.run(stop)) => ended,
+                never = terminal.refresh() => never,
+            };
+            terminal.close();
+            ended
+        }
+    };
+    match ended.map_err(Exit::failed)? {
+        None | Some(Ok(())) => Ok(()),
+        Some(Err(refused @ Final::Refused(_))) => Err(Exit::refused(refused)),
+        Some(Err(misconfigured)) => Err(Exit::usage(misconfigured)),
+    }
+}
