@@ -99,14 +99,16 @@ port_in() {
 
 # --- tunneld, and a desktop behind it.
 
-# build PROFILE: builds all programs; sets $BIN, the folder they are in. Always all, because cargo builds what they share
-# anew when another choice of programs asks for other features of it.
+# build PROFILE [PACKAGE...]: builds these programs, or all; sets $BIN, the folder they are in. Scripts of developers
+# build all: cargo builds anew what programs share when another choice of them asks for other features of it.
 build() {
-    local profile=$1
+    local profile=$1 packages=(--workspace)
+    shift
+    if (($# > 0)); then packages=("${@/#/--package=}"); fi
     have cargo || die "cargo is missing: install Rust first (https://rustup.rs)"
     need cc build-essential || exit 1
     cargo build --locked --profile "$profile" --manifest-path "$ROOT/Cargo.toml" \
-        --workspace --bins || die "the build failed"
+        "${packages[@]}" --bins || die "the build failed"
     BIN="$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
     BIN="$BIN/$([[ $profile == dev ]] && echo debug || echo "$profile")"

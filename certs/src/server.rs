@@ -24,9 +24,12 @@ use crate::{
 /// A certificate and key that cannot be served. Displays as one line that names the file and what to do.
 #[derive(Debug, ThisError)]
 pub enum ServerCertsError {
-    /// One of the two files.
+    /// The certificate file.
     #[error(transparent)]
-    Pem(#[from] PemError),
+    Cert(PemError),
+    /// The key file.
+    #[error(transparent)]
+    Key(PemError),
     /// The chain is there, but the server's own certificate is not its first.
     #[error("{} has its certificates in the wrong order; the server's own must come first, then its issuers", .0.display())]
     WrongOrder(PathBuf),
@@ -104,15 +107,15 @@ impl ResolvesServerCert for ServerCerts {
 }
 
 fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, ServerCertsError> {
-    let chain = pem::certificates(cert)?;
-    let private = pem::private_key(key)?;
+    let chain = pem::certificates(cert).map_err(ServerCertsError::Cert)?;
+    let private = pem::private_key(key).map_err(ServerCertsError::Key)?;
     CertifiedKey::from_der(chain.clone(), private.clone_key(), &provider()).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) if belongs_to_later(&chain, &private) => {
             ServerCertsError::WrongOrder(cert.to_owned())
         }
         Error::InconsistentKeys(_) => ServerCertsError::Mismatch { cert: cert.to_owned(), key: key.to_owned() },
-        Error::InvalidCertificate(_) => PemError::new(cert, Problem::BadCertificate(error)).into(),
-        error => PemError::new(key, Problem::BadKey(error)).into(),
+        Error::InvalidCertificate(_) => ServerCertsError::Cert(PemError::new(cert, Problem::BadCertificate(error))),
+        error => ServerCertsError::Key(PemError::new(key, Problem::BadKey(error))),
     })
 }
 

@@ -18,16 +18,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `127.0.0.1:8443`, `[::1]:8443`; a port alone, with or without a colon, means every IPv4 address; `localhost:8443`.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let port = |text: &str| text.parse::<u16>().ok();
-    if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
-        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
+/// `127.0.0.1:8443`, `[::1]:8443`, `localhost:8443`; a [port alone](port_alone) is meant on `usual`.
+pub fn listen_address(text: &str, usual: IpAddr) -> Result<SocketAddr, String> {
+    if let Some(port) = port_alone(text) {
+        return Ok(SocketAddr::new(usual, port));
     }
-    if let Some(port) = text.strip_prefix("localhost:").and_then(port) {
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }
     text.parse().map_err(|_| format!("{text:?} is no address to listen on; write IP:PORT, for example 0.0.0.0:8443"))
+}
+
+/// `8443` or `:8443`.
+#[must_use]
+pub fn port_alone(text: &str) -> Option<u16> {
+    text.strip_prefix(':').unwrap_or(text).parse().ok()
 }
 
 #[cfg(test)]
@@ -47,14 +52,15 @@ mod tests {
 
     #[test]
     fn addresses_to_listen_on() {
-        let read = |text| listen_address(text).unwrap().to_string();
+        let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let read = |text| listen_address(text, all).unwrap().to_string();
         assert_eq!(read("127.0.0.1:80"), "127.0.0.1:80");
         assert_eq!(read("[::1]:80"), "[::1]:80");
         assert_eq!(read(":80"), "0.0.0.0:80");
         assert_eq!(read("80"), "0.0.0.0:80");
         assert_eq!(read("localhost:0"), "127.0.0.1:0");
         for bad in ["", "127.0.0.1", "example.com:80", "1.2.3.4:99999", "http://0.0.0.0:80"] {
-            assert!(listen_address(bad).is_err(), "{bad}");
+            assert!(listen_address(bad, all).is_err(), "{bad}");
         }
     }
 }

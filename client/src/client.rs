@@ -64,7 +64,7 @@ pub struct Client {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// No roots of trust.
-    #[error(transparent)]
+    #[error("--ca: {0}")]
     Tls(#[from] ClientTlsError),
 }
 

@@ -88,6 +88,8 @@ async fn the_upload_counts() {
         assert_eq!(exchange.read().await.unwrap().unwrap(), "half");
         let reply = with_deadline("an answer", call).await.unwrap();
         assert_eq!(reply.error(), (504, "deadline_exceeded"), "{protocol:?}");
+        let text = reply.text().await;
+        assert!(text.contains("--max-stream-deadline") && !text.contains("Tunnel-Deadline"), "more is clamped: {text}");
         exchange.caller_leaves().await;
         assert!(exchange.read().await.unwrap().is_err(), "a body that was cut is no whole body");
     }
@@ -250,6 +252,8 @@ async fn a_caller_asks_for_a_deadline() {
     assert!(waited >= SHORT && waited < IN_TIME, "{waited:?}");
     assert_eq!(reply.error(), (504, "deadline_exceeded"));
     assert_eq!(echoed(&reply), SHORT);
+    let text = reply.text().await;
+    assert!(text.contains("ask for more with 'Tunnel-Deadline: 25s'"), "{text}");
     exchange.caller_leaves().await;
     still_works(&world).await;
 }

@@ -42,16 +42,21 @@ async fn every_mistake_in_tunneld_is_one_line_and_64() {
     assert_eq!(run("tunneld", ["certs", "--out", other.to_str().unwrap()]).await.success().len(), 3);
     let (other_key, missing) = (shop.arg("other/server-key.pem"), shop.arg("no/such/file"));
     let swapped = set(&set(&good, "--tls-cert", &key), "--tls-key", &cert);
+    let named = |flag: &str, file: &str| format!("{flag}: {file} ");
+    let [cert_missing, cert_garbage, cert_damaged] =
+        [&missing, &garbage, &damaged].map(|file| named("--tls-cert", file));
+    let [key_missing, key_garbage] = [&missing, &garbage].map(|file| named("--tls-key", file));
+    let key_of_another = format!("--tls-key: the key in {other_key} ");
     let cases: Vec<(Vec<String>, &str)> = vec![
         (set(&good, "--tls-crt", "x"), "--tls-crt"),
         (set(&good, "--listen", "nowhere"), "--listen"),
         (set(&good, "--listen", "127.0.0.1:99999"), "--listen"),
-        (set(&good, "--tls-cert", &missing), &missing),
-        (set(&good, "--tls-cert", &garbage), &garbage),
-        (set(&good, "--tls-cert", &damaged), &damaged),
-        (set(&good, "--tls-key", &missing), &missing),
-        (set(&good, "--tls-key", &garbage), &garbage),
-        (set(&good, "--tls-key", &other_key), &other_key),
+        (set(&good, "--tls-cert", &missing), &cert_missing),
+        (set(&good, "--tls-cert", &garbage), &cert_garbage),
+        (set(&good, "--tls-cert", &damaged), &cert_damaged),
+        (set(&good, "--tls-key", &missing), &key_missing),
+        (set(&good, "--tls-key", &garbage), &key_garbage),
+        (set(&good, "--tls-key", &other_key), &key_of_another),
         (swapped, "swapped"),
         (without(&good, "--tls-key"), "--tls-key"),
         (without(&without(&good, "--tls-key"), "--tls-cert"), "--plain-http"),
@@ -104,6 +109,7 @@ async fn every_mistake_in_tunnel_is_one_line_and_64() {
     let empty = shop.file("empty", "\n");
     let bare = shop.file("bare", &hs256(&claims("alice")));
     let missing = shop.arg("no/such/file");
+    let [ca_missing, ca_garbage] = [&missing, &garbage].map(|file| format!("--ca: {file} "));
     let unknown_key = shop.file("unknown.toml", "tokn = 'x'\n");
     let cases: Vec<(Vec<String>, &str)> = vec![
         (vec![], "--token-file"),
@@ -120,8 +126,8 @@ async fn every_mistake_in_tunnel_is_one_line_and_64() {
         (set(&good, "--to", "127.0.0.1:99999"), "--to"),
         (set(&good, "--name", "no name"), "--name"),
         (set(&good, "--allow", "everything"), "--allow"),
-        (set(&good, "--ca", &missing), &missing),
-        (set(&good, "--ca", &garbage), &garbage),
+        (set(&good, "--ca", &missing), &ca_missing),
+        (set(&good, "--ca", &garbage), &ca_garbage),
         (set(&good, "--log-format", "xml"), "--log-format"),
         (set(&good, "--config", &unknown_key), "tokn"),
     ];

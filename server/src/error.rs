@@ -10,7 +10,10 @@ mod code;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -27,6 +30,18 @@ pub const TUNNEL_ERROR: HeaderName = HeaderName::from_static("tunnel-error");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Stops the retries of the OpenAI SDKs, which otherwise repeat 408, 409, 429 and every 5xx.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Who can give a request more time than it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum More {
+    /// Its caller, by asking for it.
+    OnRequest {
+        /// The most that the server allows.
+        at_most: Duration,
+    },
+    /// Only the operator: it had the most that the server allows.
+    ByOperator,
+}
 
 /// A request that is answered with an error: the code, what the caller reads, and what the log reads.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -65,6 +80,32 @@ impl Refusal {
         let message =
             "No desktop of this user is connected under that name; GET /api/tunnel/status lists those that are.";
         Self::with_message(ErrorCode::TunnelOffline, message)
+    }
+
+    /// The deadline has passed. Where it was the longest that the server allows, asking for more would change nothing.
+    #[must_use]
+    pub fn deadline(more: More) -> Self {
+        match more {
+            More::OnRequest { at_most } => Self::with_message(
+                ErrorCode::DeadlineExceeded,
+                format!(
+                    "The response did not complete in time; ask for more with 'Tunnel-Deadline: {}', the most that \
+                     this server allows.",
+                    humantime::format_duration(at_most).to_string().replace(' ', "")
+                ),
+            ),
+            More::ByOperator => Self::with_message(
+                ErrorCode::DeadlineExceeded,
+                "The response did not complete in the longest time that this server allows; ask its operator to raise                  --stream-deadline and --max-stream-deadline.",
+            ),
+        }
+    }
+
+    /// No byte moved within the stall timeout.
+    #[must_use]
+    pub fn stalled() -> Self {
+        let message = "Nothing moved for longer than this server waits; if the model only needs more time, ask the                        operator to raise --stall-timeout.";
+        Self::with_message(ErrorCode::DeadlineExceeded, message).because("no byte moved within the stall timeout")
     }
 
     /// Adds a reason for our log. It never leaves the server.

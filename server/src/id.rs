@@ -79,6 +79,15 @@ impl fmt::Debug for UserId {
     }
 }
 
+/// The longest name of a desktop, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Whether a desktop may have this name: 1 to 64 bytes of visible ASCII, as they stand in a header and a claim.
+#[must_use]
+pub fn is_desktop_name(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// One tunnel in the life of this process. A reconnect is a new tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelId(u64);

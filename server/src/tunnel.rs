@@ -28,6 +28,7 @@ use crate::{
     auth::{AuthError, Identity, LEEWAY, Scope},
     edge::{self, TUNNEL_NAME, access::Access, credential},
     error::{ErrorCode, Refusal},
+    id::is_desktop_name,
     registry::{AdmitError, Admitted, Tunnel},
     server::App,
 };
@@ -37,9 +38,6 @@ pub(crate) const PATH: &str = "/ws/tunnel";
 
 /// The name of a desktop that gives none.
 const UNNAMED: &str = "desktop";
-
-/// Longest name of a desktop, in bytes.
-const MAX_NAME: usize = 64;
 
 /// Longest `User-Agent` that is remembered, in bytes.
 const MAX_CLIENT: usize = 64;
@@ -85,8 +83,9 @@ impl Desktop {
     fn of(identity: &Identity, headers: &HeaderMap) -> Result<Self, Refusal> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let name = text(TUNNEL_NAME.as_str()).or(identity.tunnel.as_deref()).unwrap_or(UNNAMED);
-        if name.is_empty() || name.len() > MAX_NAME {
-            let message = "The name of a desktop must have 1 to 64 characters; choose another with --name.";
+        if !is_desktop_name(name) {
+            let message =
+                "The name of a desktop must have 1 to 64 characters of visible ASCII; choose another with --name.";
             return Err(Refusal::with_message(ErrorCode::BadRequest, message));
         }
         if identity.tunnel.as_deref().is_some_and(|only| only != name) {

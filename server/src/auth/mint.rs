@@ -10,7 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::{MAX_TOKEN_BYTES, OWN_ISSUER, Scope, Secret};
-use crate::id::{InvalidUserId, UserId};
+use crate::id::{InvalidUserId, MAX_NAME_BYTES, UserId, is_desktop_name};
 
 /// How long a token is good when nothing is said: a working day.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(12 * 60 * 60);
@@ -57,7 +57,7 @@ pub enum MintError {
     #[error("user and issuer: {0}")]
     User(#[from] InvalidUserId),
     /// The desktop's name.
-    #[error("the name of a tunnel must have 1 to 255 bytes")]
+    #[error("a desktop's name must have 1 to {MAX_NAME_BYTES} characters of visible ASCII, without spaces")]
     Tunnel,
     /// A token that allows nothing.
     #[error("a token needs a scope: connect, proxy or infer")]
@@ -85,7 +85,7 @@ pub fn mint_at(secret: &Secret, request: &MintRequest, now: SystemTime) -> Resul
     if request.scope.is_empty() {
         return Err(MintError::NoScope);
     }
-    if request.tunnel.as_ref().is_some_and(|name| !(1..=255).contains(&name.len())) {
+    if request.tunnel.as_deref().is_some_and(|name| !is_desktop_name(name)) {
         return Err(MintError::Tunnel);
     }
     let iat = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_secs());

@@ -3,7 +3,6 @@
 use std::fmt::{Display, Write};
 
 use bytesize::ByteSize;
-use tunnel_certs::server::ServerCerts;
 use tunnel_cli::exit::Exit;
 use tunneld::{
     auth::{Allow, AuthConfig, revocation::Revocations},
@@ -12,12 +11,9 @@ use tunneld::{
 
 use super::{Output, resolve::Serve};
 
-/// Reads the certificate as well; the other files were read with the settings.
+/// Reads the revocations as well; the other files were read with the settings.
 pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
     let Serve { config, log, warnings } = serve;
-    if let Some(TlsFiles { cert, key }) = &config.tls {
-        ServerCerts::load(cert, key).map_err(|error| Exit::usage(format_args!("--tls-cert, --tls-key: {error}")))?;
-    }
     if let Some(path) = config.revocations_file.clone() {
         Revocations::open(path).map_err(|error| Exit::usage(format_args!("--revocations-file: {error}")))?;
     }

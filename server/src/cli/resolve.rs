@@ -1,9 +1,10 @@
 //! Settings into a [`Config`]: every value read into its type, every file of keys opened, every contradiction found.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use tunnel_certs::server::{ServerCerts, ServerCertsError};
 use tunnel_cli::{
     log::Log,
     settings::{Wrong, read, read_all},
@@ -19,6 +20,9 @@ use url::Url;
 
 use super::settings::Settings;
 
+/// Where plain HTTP listens when a port alone is given.
+pub(super) const LOOPBACK: IpAddr = DEFAULT_LISTEN_PLAIN.ip();
+
 /// What `serve` runs and `check` tells.
 #[derive(Debug)]
 pub(crate) struct Serve {
@@ -32,9 +36,17 @@ pub(crate) struct Serve {
 
 pub(super) fn serve(settings: &Settings) -> Result<Serve, Wrong> {
     let tls = tls(settings)?;
-    let default_listen = if tls.is_some() { DEFAULT_LISTEN_TLS } else { DEFAULT_LISTEN_PLAIN };
-    let listen = read("listen", settings.listen.as_deref(), value::listen_address)?.unwrap_or(default_listen);
+    let default = if tls.is_some() { DEFAULT_LISTEN_TLS } else { DEFAULT_LISTEN_PLAIN };
+    let listen = |text: &str| value::listen_address(text, default.ip());
+    let listen = read("listen", settings.listen.as_deref(), listen)?.unwrap_or(default);
     let mut warnings = Vec::new();
+    if tls.is_none() && settings.listen.as_deref().is_some_and(|text| value::port_alone(text).is_some()) {
+        warnings.push(format!(
+            "plain HTTP and a port alone: only this machine can connect, to {listen}; for a proxy elsewhere write \
+             --listen 0.0.0.0:{}",
+            listen.port()
+        ));
+    }
     if tls.is_none() && !listen.ip().is_loopback() {
         warnings.push(format!(
             "plain HTTP on {listen}: tokens and prompts can be read by everyone on the way to the proxy"
@@ -62,7 +74,7 @@ fn tls(settings: &Settings) -> Result<Option<TlsFiles>, Wrong> {
     match (plain, &settings.tls_cert, &settings.tls_key) {
         (true, None, None) => Ok(None),
         (true, ..) => Err(Wrong::new("plain-http", "a certificate is set as well; keep one of the two ways")),
-        (false, Some(cert), Some(key)) => Ok(Some(TlsFiles { cert: cert.clone(), key: key.clone() })),
+        (false, Some(cert), Some(key)) => certificate(cert, key).map(Some),
         (false, Some(_), None) => Err(Wrong::new("tls-cert", "its private key is missing; add --tls-key FILE")),
         (false, None, Some(_)) => Err(Wrong::new("tls-key", "its certificate is missing; add --tls-cert FILE")),
         (false, None, None) => Err(Wrong::new(
@@ -70,6 +82,16 @@ fn tls(settings: &Settings) -> Result<Option<TlsFiles>, Wrong> {
             "give --tls-cert and --tls-key (`tunneld certs` makes a pair for development), or --plain-http behind a proxy",
         )),
     }
+}
+
+/// The server reads both again; here a mistake is told with its setting.
+fn certificate(cert: &Path, key: &Path) -> Result<TlsFiles, Wrong> {
+    let setting = |error: &ServerCertsError| match error {
+        ServerCertsError::Cert(_) | ServerCertsError::WrongOrder(_) => "tls-cert",
+        ServerCertsError::Key(_) | ServerCertsError::Mismatch { .. } => "tls-key",
+    };
+    ServerCerts::load(cert, key).map_err(|error| Wrong::new(setting(&error), error))?;
+    Ok(TlsFiles { cert: cert.to_owned(), key: key.to_owned() })
 }
 
 fn auth(settings: &Settings) -> Result<AuthConfig, Wrong> {
@@ -100,7 +122,7 @@ fn auth(settings: &Settings) -> Result<AuthConfig, Wrong> {
 }
 
 fn admin(settings: &Settings) -> Result<Option<AdminConfig>, Wrong> {
-    let listen = read("admin-listen", settings.admin_listen.as_deref(), value::listen_address)?;
+    let listen = read("admin-listen", settings.admin_listen.as_deref(), |text| value::listen_address(text, LOOPBACK))?;
     let token_file = settings.admin_token_file.clone();
     let token = token_file.clone().map(AdminToken::read).transpose();
     token.map_err(|error| Wrong::new("admin-token-file", error))?;
@@ -246,6 +268,19 @@ mod tests {
         assert_eq!([warned("0.0.0.0:80"), warned("[::1]:80"), warned("127.0.0.2:80")], [1, 0, 0]);
     }
 
+    #[test]
+    fn plain_http_on_a_port_alone_is_for_this_machine_and_says_so() {
+        for port in ["80", ":80"] {
+            let (_dir, usable) = usable();
+            let listen = Some(port.to_owned());
+            let admin_listen = Some("9464".to_owned());
+            let Serve { config, warnings, .. } = serve(&Settings { listen, admin_listen, ..usable }).unwrap();
+            assert_eq!(config.listen.to_string(), "127.0.0.1:80");
+            assert_eq!(config.admin.unwrap().listen.to_string(), "127.0.0.1:9464");
+            assert!(warnings.len() == 1 && warnings[0].contains("--listen 0.0.0.0:80"), "{warnings:?}");
+        }
+    }
+
     /// Spoils usable settings.
     type Change<'a> = Box<dyn Fn(&mut Settings) + 'a>;
 
@@ -274,7 +309,7 @@ mod tests {
             ("allow-user", "no name", Box::new(|s| s.allow_user = list(""))),
             ("require-claim", "group=staff", Box::new(|s| s.require_claim = list("staff"))),
             ("listen", "0.0.0.0:8443", Box::new(|s| s.listen = text("here"))),
-            ("admin-listen", "127.0.0.1", Box::new(|s| s.admin_listen = text("9464"))),
+            ("admin-listen", "127.0.0.1", Box::new(|s| s.admin_listen = text("0.0.0.0:9464"))),
             ("admin-listen", "--admin-token-file", Box::new(|s| s.admin_listen = text("[::]:9464"))),
             ("admin-listen", "0.0.0.0:8443", Box::new(|s| s.admin_listen = text("here"))),
             ("admin-token-file", "/no/x", Box::new(|s| s.admin_token_file = path("/no/x"))),

@@ -22,7 +22,7 @@ use tunnel_cli::{
 use tunneld::auth::Secret;
 
 use super::{
-    Output,
+    Output, resolve,
     settings::{self, Settings},
 };
 
@@ -108,7 +108,8 @@ pub(super) fn run(args: &Args, origin: Origin) -> Result<Output, Exit> {
 /// Where the interface is, as seen from this machine, and the token for it.
 fn admin(settings: &Settings) -> Result<(SocketAddr, Secret), Wrong> {
     let listen = settings.admin_listen.as_deref().unwrap_or(USUAL);
-    let mut address = value::listen_address(listen).map_err(|problem| Wrong::new("admin-listen", problem))?;
+    let mut address =
+        value::listen_address(listen, resolve::LOOPBACK).map_err(|problem| Wrong::new("admin-listen", problem))?;
     if address.ip().is_unspecified() {
         let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         address.set_ip(loopback);

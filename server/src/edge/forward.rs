@@ -19,7 +19,7 @@ use tunnel_frame::BodySize;
 use super::{TUNNEL_NAME, access::Access, capability::Capability, headers, linger::RequestBody};
 use crate::{
     auth::Identity,
-    error::{ErrorCode, Refusal, body::StreamFormat},
+    error::{ErrorCode, More, Refusal, body::StreamFormat},
     proxy::{self, Bounds, Ending, Forward, NotOpened, Opened, Watch},
     server::App,
 };
@@ -49,7 +49,9 @@ pub(super) async fn forward(
         return Err(ErrorCode::BodyTooLarge.into());
     }
     let name = wanted_name(identity, &parts.headers)?;
-    let bounds = Bounds { deadline, stall: limits.stall_timeout };
+    let at_most = limits.max_stream_deadline;
+    let more = if allowed < at_most { More::OnRequest { at_most } } else { More::ByOperator };
+    let bounds = Bounds { deadline, stall: limits.stall_timeout, more };
     let (opened, slot) = open(app, identity, name.as_deref(), bounds, access).await?;
     let request = Forward {
         expects_continue: parts.headers.contains_key(header::EXPECT),

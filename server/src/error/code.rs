@@ -231,8 +231,8 @@ impl ErrorCode {
                 S::GATEWAY_TIMEOUT,
                 "deadline_exceeded",
                 Never,
-                "The response did not complete in time; ask for more time with 'Tunnel-Deadline: 120s', or ask the \
-                 operator to raise --stream-deadline and --max-stream-deadline.",
+                "The response did not complete in time; ask for more time with the header \
+                 Tunnel-Deadline, or ask the operator to raise --stream-deadline and --max-stream-deadline.",
             ),
         }
     }

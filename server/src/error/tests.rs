@@ -75,6 +75,16 @@ fn sentences_say_what_to_do() {
 }
 
 #[test]
+fn a_deadline_that_passed_advises_what_helps() {
+    let told = |more| Refusal::deadline(more).message().to_owned();
+    let on_request = told(More::OnRequest { at_most: Duration::from_secs(90) });
+    assert!(on_request.contains("'Tunnel-Deadline: 1m30s'") && !on_request.contains("--"), "{on_request}");
+    let by_operator = told(More::ByOperator);
+    assert!(by_operator.contains("--max-stream-deadline") && !by_operator.contains("Tunnel-"), "{by_operator}");
+    assert!(Refusal::stalled().message().contains("--stall-timeout"));
+}
+
+#[test]
 fn retries_follow_the_table() {
     let id = RequestId::new();
     for code in ALL {

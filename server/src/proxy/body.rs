@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tunnel_frame::{BodySize, Frame, FrameReader, Watcher};
 
-use super::{clock::Clock, timed_out};
+use super::{aborted, clock::Clock, timed_out};
 use crate::{
     error::{
         ErrorCode, Refusal,
@@ -157,7 +157,7 @@ impl ResponseBody {
         }
         // First, so that a slow reader who always finds more is held to its deadline too.
         if let Poll::Ready(expired) = self.clock.poll_expired(cx) {
-            return Poll::Ready(Err(timed_out(expired)));
+            return Poll::Ready(Err(timed_out(&self.clock, expired)));
         }
         let cut = |detail: String| Refusal::new(ErrorCode::TunnelLost).because(detail);
         match self.reader.poll_frame(cx) {
@@ -177,9 +177,7 @@ impl ResponseBody {
                 BodySize::Known(size) if self.received != size => Poll::Ready(Err(wrong_length())),
                 _ => Poll::Ready(Ok(None)),
             },
-            Poll::Ready(Ok(Some(Frame::Abort(abort)))) => {
-                Poll::Ready(Err(Refusal::from(abort.code).because(abort.message)))
-            }
+            Poll::Ready(Ok(Some(Frame::Abort(abort)))) => Poll::Ready(Err(aborted(&self.clock, abort))),
             // It crossed with the head.
             Poll::Ready(Ok(Some(Frame::Continue))) => {
                 cx.waker().wake_by_ref();
@@ -264,7 +262,7 @@ impl Body for ResponseBody {
 async fn watch(mut clock: Clock, stream: Watcher, on_expiry: OnExpiry) {
     let expired = clock.expired().await;
     stream.reset();
-    on_expiry(timed_out(expired));
+    on_expiry(timed_out(&clock, expired));
 }
 
 fn wrong_length() -> Refusal {

@@ -14,6 +14,9 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Bounds;
+use crate::error::More;
+
 /// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
@@ -30,6 +33,7 @@ pub(super) struct Clock {
     start: Instant,
     deadline: Instant,
     stall: Duration,
+    more: More,
     accept_by: Option<Instant>,
     moved: Moved,
     timer: Pin<Box<Sleep>>,
@@ -52,7 +56,8 @@ impl Moved {
 
 impl Clock {
     /// Starts now. `deadline` is counted from the request's arrival, so it may be nearer than its full length.
-    pub(super) fn start(deadline: Instant, stall: Duration, accept_within: Duration) -> Self {
+    pub(super) fn start(bounds: Bounds, accept_within: Duration) -> Self {
+        let Bounds { deadline, stall, more } = bounds;
         let start = Instant::now();
         let accept_by = start + accept_within;
         let first = deadline.min(accept_by).min(start + stall);
@@ -60,6 +65,7 @@ impl Clock {
             start,
             deadline,
             stall,
+            more,
             accept_by: Some(accept_by),
             moved: Moved { start, last: Arc::default() },
             timer: Box::pin(sleep_until(first)),
@@ -86,6 +92,11 @@ impl Clock {
     pub(super) fn twin(&self) -> Self {
         let timer = Box::pin(sleep_until(self.timer.deadline()));
         Self { moved: self.moved.clone(), timer, ..*self }
+    }
+
+    /// Who could have set a later deadline.
+    pub(super) fn more(&self) -> More {
+        self.more
     }
 
     /// What is left until the deadline.

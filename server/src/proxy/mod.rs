@@ -15,13 +15,14 @@ use http_body::Body;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tunnel_frame::{
-    BodySize, Frame, FrameReader, FrameWriter, OpenError, RequestHead, ResponseHead, SendError, Session, Stream, limits,
+    Abort, AbortCode, BodySize, Frame, FrameReader, FrameWriter, OpenError, RequestHead, ResponseHead, SendError,
+    Session, Stream, limits,
 };
 
 pub use self::body::{BodyCut, Ending, ResponseBody, Watch};
 use self::clock::{Clock, Expired};
 use crate::{
-    error::{ErrorCode, Refusal},
+    error::{ErrorCode, More, Refusal},
     id::RequestId,
 };
 
@@ -52,6 +53,8 @@ pub struct Bounds {
     pub deadline: Instant,
     /// How long no byte may move.
     pub stall: Duration,
+    /// Who could have set a later deadline.
+    pub more: More,
 }
 
 /// The rest of a request's body, while it is not yet relayed.
@@ -79,7 +82,7 @@ pub enum NotOpened {
 /// # Errors
 /// See [`NotOpened`].
 pub async fn open(session: &Session, bounds: Bounds) -> Result<Opened, NotOpened> {
-    let mut clock = Clock::start(bounds.deadline, bounds.stall, limits::ACCEPT_WITHIN);
+    let mut clock = Clock::start(bounds, limits::ACCEPT_WITHIN);
     tokio::select! {
         biased;
         opened = session.open() => match opened {
@@ -87,7 +90,7 @@ pub async fn open(session: &Session, bounds: Bounds) -> Result<Opened, NotOpened
             Err(OpenError::TooMany) => Err(NotOpened::TooMany),
             Err(OpenError::Gone) => Err(NotOpened::Gone),
         },
-        expired = clock.expired() => Err(NotOpened::Late(timed_out(expired))),
+        expired = clock.expired() => Err(NotOpened::Late(timed_out(&clock, expired))),
     }
 }
 
@@ -114,7 +117,7 @@ where
     let has_body = tokio::select! {
         biased;
         sent = send_head(&mut writer, head) => sent?,
-        expired = clock.expired() => return Err(timed_out(expired)),
+        expired = clock.expired() => return Err(timed_out(&clock, expired)),
     };
     let upload = has_body.then(|| -> Upload { Box::pin(upload::relay(body, writer, max_body, clock.moved())) });
     let mut exchange = Exchange { reader: &mut reader, clock: &mut clock, upload, may_upload: !expects_continue };
@@ -167,7 +170,7 @@ impl Exchange<'_> {
                         self.clock.note();
                         return Ok(*head);
                     }
-                    Ok(Some(Frame::Abort(abort))) => return Err(Refusal::from(abort.code).because(abort.message)),
+                    Ok(Some(Frame::Abort(abort))) => return Err(aborted(self.clock, abort)),
                     Ok(Some(_)) => return Err(lost("the desktop sent a frame that has no place before a head".into())),
                     Ok(None) => return Err(lost("the stream was cut".to_owned())),
                     Err(error) => return Err(lost(error.to_string())),
@@ -176,7 +179,7 @@ impl Exchange<'_> {
                     self.upload = None;
                     uploaded?;
                 }
-                expired = self.clock.expired() => return Err(timed_out(expired)),
+                expired = self.clock.expired() => return Err(timed_out(self.clock, expired)),
             }
         }
     }
@@ -189,10 +192,19 @@ async fn uploaded(upload: &mut Option<Upload>) -> Result<(), Refusal> {
     }
 }
 
-fn timed_out(expired: Expired) -> Refusal {
+fn timed_out(clock: &Clock, expired: Expired) -> Refusal {
     match expired {
-        Expired::Deadline => Refusal::new(ErrorCode::DeadlineExceeded),
-        Expired::Stall => Refusal::new(ErrorCode::DeadlineExceeded).because("no byte moved within the stall timeout"),
+        Expired::Deadline => Refusal::deadline(clock.more()),
+        Expired::Stall => Refusal::stalled(),
         Expired::NotAccepted => Refusal::new(ErrorCode::TunnelLost).because("the desktop did not accept the stream"),
     }
+}
+
+/// The desktop gave up; its clock is ours, and may be a moment ahead.
+fn aborted(clock: &Clock, abort: Abort) -> Refusal {
+    let refusal = match abort.code {
+        AbortCode::DeadlineExceeded => Refusal::deadline(clock.more()),
+        code => Refusal::from(code),
+    };
+    refusal.because(abort.message)
 }

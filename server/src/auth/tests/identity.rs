@@ -141,7 +141,9 @@ fn what_would_be_refused_is_not_minted() {
     let alice = || MintRequest::new("alice");
     assert!(matches!(error(MintRequest::new("")), MintError::User(_)));
     assert!(matches!(error(MintRequest { scope: Scope::NONE, ..alice() }), MintError::NoScope));
-    assert!(matches!(error(MintRequest { tunnel: Some(String::new()), ..alice() }), MintError::Tunnel));
+    for name in ["", "my desk", "büro", "two\nlines", &"x".repeat(65)] {
+        assert!(matches!(error(MintRequest { tunnel: Some(name.into()), ..alice() }), MintError::Tunnel), "{name}");
+    }
     assert!(matches!(error(MintRequest { server: Some("x".repeat(8192)), ..alice() }), MintError::TooLong));
     for ttl in [Duration::ZERO, Duration::from_millis(999), Duration::MAX] {
         assert!(matches!(error(MintRequest { ttl, ..alice() }), MintError::Ttl));
