@@ -10,7 +10,7 @@ use std::{
     fmt::Display,
     fs,
     io::{self, IsTerminal},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use clap::{ArgMatches, Command, parser::ValueSource};
@@ -45,6 +45,37 @@ pub fn live_terminal() -> bool {
     // Windows Terminal understands the sequences without being asked; older consoles do not.
     let known = env::var_os("TERM").is_some_and(|term| term != "dumb") || env::var_os("WT_SESSION").is_some();
     known && io::stderr().is_terminal()
+}
+
+/// The proxies that the environment names, as every program understands them. Empty ones count as not set.
+#[derive(Debug, Default)]
+pub struct ProxyVariables {
+    /// `https_proxy`: for servers with TLS.
+    pub https: Option<String>,
+    /// `all_proxy`: for every server.
+    pub all: Option<String>,
+    /// `no_proxy`: for which servers there is none.
+    pub except: Option<String>,
+}
+
+/// Reads them. Small letters come first, as with curl.
+#[must_use]
+pub fn proxy_variables() -> ProxyVariables {
+    let first = |names: [&str; 2]| names.iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
+    ProxyVariables {
+        https: first(["https_proxy", "HTTPS_PROXY"]),
+        all: first(["all_proxy", "ALL_PROXY"]),
+        except: first(["no_proxy", "NO_PROXY"]),
+    }
+}
+
+/// The directory for a user's own settings of `program`; it may not exist. `XDG_CONFIG_HOME`, else `~/.config`; on
+/// Windows `%APPDATA%`.
+#[must_use]
+pub fn config_directory(program: &str) -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = if cfg!(windows) { absolute("APPDATA") } else { absolute("XDG_CONFIG_HOME") };
+    Some(base.or_else(|| Some(env::home_dir()?.join(".config")))?.join(program))
 }
 
 /// The merged settings of one command, and where each came from.
@@ -210,7 +241,7 @@ mod tests {
         #[arg(long)]
         number: Option<usize>,
         #[arg(long)]
-        key_file: Option<std::path::PathBuf>,
+        key_file: Option<PathBuf>,
     }
 
     fn merged(args: &[&str], file: &str) -> Result<Layers<Settings>, String> {

@@ -22,7 +22,8 @@ use url::Url;
 use crate::{
     backoff::Backoff,
     config::{Config, NoServer},
-    dial::{DialError, Dialer, Refusal, Transport},
+    connector::{Connector, Transport},
+    dial::{DialError, Dialer, Refusal},
     event::{Connected, Event},
     shared::Shared,
     stream::Service,
@@ -145,7 +146,7 @@ impl Client {
     /// # Errors
     /// See [`StartError`].
     pub fn new(config: Config, events: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, StartError> {
-        let dialer = Dialer::new(tunnel_certs::client::config(config.ca.as_deref())?);
+        let dialer = Dialer::new(Connector::new(config.ca.as_deref(), config.proxies.clone())?);
         let service = Service { upstream: Upstream::new(&config.to), policy: Policy::new(config.allow.clone()) };
         let shared = Shared::new(service, events);
         Ok(Self { config, dialer, shared, tunnels: TaskTracker::new(), streams: TaskTracker::new() })

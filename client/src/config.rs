@@ -6,7 +6,10 @@ use thiserror::Error;
 use tunnel_frame::policy::Rule;
 use url::{Host, Url};
 
-use crate::token::{Token, TokenSource};
+use crate::{
+    proxy::Proxies,
+    token::{Token, TokenSource},
+};
 
 /// Where Ollama listens unless told otherwise.
 pub const DEFAULT_UPSTREAM: &str = "http://127.0.0.1:11434";
@@ -27,6 +30,8 @@ pub struct Config {
     pub name: Option<String>,
     /// PEM file of a private CA, trusted besides those of the system.
     pub ca: Option<PathBuf>,
+    /// The proxies on the way to the server.
+    pub proxies: Proxies,
     /// What callers may ask of the upstream; empty allows all.
     pub allow: Vec<Rule>,
 }
@@ -176,6 +181,7 @@ mod tests {
             to: upstream_url(DEFAULT_UPSTREAM).unwrap(),
             name: None,
             ca: None,
+            proxies: Proxies::default(),
             allow: Vec::new(),
         }
     }

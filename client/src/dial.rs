@@ -1,41 +1,31 @@
 //! From a URL and a token to a WebSocket on which the server has accepted the token.
 //!
-//! Owns TCP, TLS and the upgrade, under one deadline. The token is sent only after the server has proved its name.
-
-use std::{io, sync::Arc, time::Duration};
+//! Owns the upgrade, under one deadline with the [`Connector`]'s work: connection and TLS come first, the token after.
 
 use http::{HeaderValue, Response, header};
-use rustls::{ClientConfig, pki_types::ServerName};
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Error as WsError, client::IntoClientRequest},
 };
-use tokio_util::either::Either;
 use tunnel_frame::{Pulse, limits};
 use url::Url;
 use uuid::Uuid;
 
-use crate::{net, token::Token};
+use crate::{
+    config::origin,
+    connector::{ConnectError, Connector, Transport, WITHIN},
+    token::Token,
+};
 
 /// The server's path for desktops.
 const PATH: &str = "/ws/tunnel";
 
-/// TCP, TLS and upgrade together.
-const WITHIN: Duration = Duration::from_secs(10);
-
-/// Plaintext that rustls holds before a write waits; more would delay tokens behind bulk.
-const TLS_BUFFER: usize = 16 * 1024;
-
-/// What carries a tunnel.
-pub(crate) type Transport = Either<TcpStream, TlsStream<TcpStream>>;
-
 /// Dials servers, always as the same instance.
 pub(crate) struct Dialer {
-    tls: Arc<ClientConfig>,
+    connector: Connector,
     /// Tells the server that a reconnect replaces its predecessor. UUIDv7: sorts by the start of the process.
     instance: Uuid,
 }
@@ -62,8 +52,8 @@ pub struct Refusal {
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: ClientConfig) -> Self {
-        Self { tls: Arc::new(tls), instance: Uuid::now_v7() }
+    pub(crate) fn new(connector: Connector) -> Self {
+        Self { connector, instance: Uuid::now_v7() }
     }
 
     /// Connects to `server` as the desktop `name`.
@@ -73,9 +63,7 @@ impl Dialer {
         token: &Token,
         name: &str,
     ) -> Result<WebSocketStream<Pulse<Transport>>, DialError> {
-        timeout(WITHIN, self.upgrade(server, token, name))
-            .await
-            .unwrap_or_else(|_| Err(unreachable(format!("no answer within {} s", WITHIN.as_secs()))))
+        timeout(WITHIN, self.upgrade(server, token, name)).await.unwrap_or_else(|_| Err(ConnectError::TooSlow.into()))
     }
 
     async fn upgrade(
@@ -84,33 +72,19 @@ impl Dialer {
         token: &Token,
         name: &str,
     ) -> Result<WebSocketStream<Pulse<Transport>>, DialError> {
-        let transport = self.connect(server).await?;
+        let transport = self.connector.connect(server).await?;
         let request = self.request(server, token, name)?;
         let config = Some(tunnel_frame::websocket_config());
         match client_async_with_config(request, Pulse::new(transport), config).await {
             Ok((ws, _)) => Ok(ws),
             Err(WsError::Http(response)) => Err(refused(&response)),
+            Err(WsError::Protocol(_) | WsError::Io(_)) if server.scheme() == "http" => Err(unreachable(format!(
+                "{} does not answer in plain HTTP; if it speaks TLS, write https://",
+                origin(server)
+            ))),
             Err(WsError::Protocol(error)) => Err(unreachable(format!("the server does not speak WebSocket: {error}"))),
             Err(error) => Err(unreachable(error.to_string())),
         }
-    }
-
-    async fn connect(&self, server: &Url) -> Result<Transport, DialError> {
-        let host = server.host_str().unwrap_or_default();
-        let bare_host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = server.port_or_known_default().unwrap_or(443);
-        let stream = TcpStream::connect((bare_host, port))
-            .await
-            .map_err(|error| unreachable(format!("cannot connect to {host}:{port}: {error}")))?;
-        net::tune(&stream);
-        if server.scheme() == "http" {
-            return Ok(Either::Left(stream));
-        }
-        let name = ServerName::try_from(bare_host.to_owned())
-            .map_err(|_| unreachable(format!("{host} is not a host name that a certificate can be for")))?;
-        let limit = |connection: &mut rustls::ClientConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect_with(name, stream, limit);
-        tls.await.map(Either::Right).map_err(|error| unreachable(tls_sentence(&error)))
     }
 
     fn request(&self, server: &Url, token: &Token, name: &str) -> Result<http::Request<()>, DialError> {
@@ -127,7 +101,7 @@ impl Dialer {
         let headers = request.headers_mut();
         headers.insert(header::AUTHORIZATION, bearer);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(limits::SUBPROTOCOL));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("tunnel/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
         headers.insert("tunnel-name", value(name)?);
         headers.insert("tunnel-instance", value(&self.instance.to_string())?);
         Ok(request)
@@ -138,8 +112,10 @@ fn unreachable(reason: String) -> DialError {
     DialError::Unreachable(reason)
 }
 
-fn tls_sentence(error: &io::Error) -> String {
-    tunnel_certs::client::explain(error).unwrap_or_else(|| format!("the connection broke off: {error}"))
+impl From<ConnectError> for DialError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
 }
 
 /// An HTTP answer instead of an upgrade. 4xx is a refusal; everything else may pass.

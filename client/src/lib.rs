@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! client    dial, serve, dial again; drain at the end
-//!   dial      TCP, TLS and upgrade; the token goes out only after the server has proved its name
+//!   dial      upgrade with the token, on a connection that has proved the server's name
+//!     connector  TCP or the way through a `proxy`, then TLS
 //!   stream    one request: accept, policy, upstream, relay
 //!     body      its body, read when the upstream asks for it
 //!     upstream  the one address that is ever asked
@@ -16,11 +17,16 @@ pub mod backoff;
 mod body;
 pub mod client;
 pub mod config;
+pub mod connector;
 mod dial;
 pub mod event;
 mod net;
+pub mod proxy;
 mod shared;
 mod stream;
 pub mod token;
 mod upstream;
 mod wake;
+
+/// How we name ourselves to servers and proxies.
+const USER_AGENT: &str = concat!("tunnel/", env!("CARGO_PKG_VERSION"));

@@ -45,16 +45,21 @@ pub fn is_inference(method: &Method, path: &str) -> bool {
     }
 }
 
-/// A model's name as one raw path segment. The slash of `owner/model` and the colon of `model:tag` may be encoded,
-/// nothing else, and no part between slashes may be a dot segment.
+/// A model's name as one raw path segment. The slash of `owner/model` may be encoded.
 fn is_model_name(segment: &str) -> bool {
+    !segment.contains('/') && has_one_reading(segment)
+}
+
+/// Whether the end of a raw path reads the same however careless the reader is. Slashes and colons may be encoded,
+/// nothing else, and no part between slashes may be empty or a dot segment.
+fn has_one_reading(path: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:@+".contains(&b);
     let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
-    let mut name = segment.to_owned();
-    for (encoded, decoded) in [("%2F", "/"), ("%2f", "/"), ("%3A", ":"), ("%3a", ":")] {
-        name = name.replace(encoded, decoded);
+    let mut decoded = path.to_owned();
+    for (encoded, character) in [("%2F", "/"), ("%2f", "/"), ("%3A", ":"), ("%3a", ":")] {
+        decoded = decoded.replace(encoded, character);
     }
-    !segment.contains('/') && name.split('/').all(part)
+    decoded.split('/').all(part)
 }
 
 /// One `--allow` of the desktop.
@@ -66,6 +71,8 @@ pub enum Rule {
     All,
     /// `METHOD PATH`: this method on exactly this raw path, with any query.
     Exact(Method, String),
+    /// `METHOD PATH/*`: this method on every path that begins so, slash included, and goes on without a trick.
+    Below(Method, String),
 }
 
 impl Rule {
@@ -76,6 +83,9 @@ impl Rule {
             Self::Inference => is_inference(method, path),
             Self::All => true,
             Self::Exact(only_method, only_path) => method == only_method && path == only_path,
+            Self::Below(only_method, start) => {
+                method == only_method && path.strip_prefix(start.as_str()).is_some_and(has_one_reading)
+            }
         }
     }
 }
@@ -90,7 +100,7 @@ pub enum RuleError {
     #[error("'{0}' is not a method: write it in capitals, as in GET")]
     Method(String),
     /// Rules match a whole raw path.
-    #[error("'{0}' is not a path: begin with '/', without query, fragment or '*'")]
+    #[error("'{0}' is not a path: begin with '/', without query or fragment; a '*' only at the end, as in '/v1/*'")]
     Path(String),
 }
 
@@ -107,11 +117,13 @@ impl FromStr for Rule {
                     .ok()
                     .filter(|_| !method.bytes().any(|b| b.is_ascii_lowercase()))
                     .ok_or_else(|| RuleError::Method(method.into()))?;
-                if path.starts_with('/') && !path.contains(['?', '#', '*']) {
-                    Ok(Self::Exact(known, path.into()))
-                } else {
-                    Err(RuleError::Path(path.into()))
+                let start = path.strip_suffix('*');
+                let rest = start.unwrap_or(path);
+                if !rest.starts_with('/') || rest.contains(['?', '#', '*']) || start.is_some_and(|s| !s.ends_with('/'))
+                {
+                    return Err(RuleError::Path(path.into()));
                 }
+                Ok(if start.is_some() { Self::Below(known, rest.into()) } else { Self::Exact(known, rest.into()) })
             }
             _ => Err(RuleError::Shape(text.into())),
         }
@@ -124,6 +136,7 @@ impl fmt::Display for Rule {
             Self::Inference => f.write_str("inference"),
             Self::All => f.write_str("all"),
             Self::Exact(method, path) => write!(f, "{method} {path}"),
+            Self::Below(method, start) => write!(f, "{method} {start}*"),
         }
     }
 }
@@ -225,7 +238,10 @@ mod tests {
         assert!(refused("GET /a b").contains("is not a rule"));
         assert!(refused("get /api/tags").contains("capitals"));
         assert!(refused("GET api/tags").contains("not a path"));
-        assert!(refused("GET /api/*").contains("not a path"));
+        assert_eq!("GET /v1/*".parse(), Ok(Rule::Below(Method::GET, "/v1/".into())));
+        for path in ["/api*", "*", "/*/x", "/api/**", "/api/*/"] {
+            assert!(refused(&format!("GET {path}")).contains("not a path"), "{path}");
+        }
         assert!(refused("GET /api?x").contains("not a path"));
     }
 
@@ -239,9 +255,38 @@ mod tests {
         assert!(Policy::new(Vec::new()).allows(&Method::POST, "/api/pull"));
     }
 
+    #[test]
+    fn t53_a_star_at_the_end_covers_what_is_below_and_nothing_else() {
+        let policy = Policy::new(vec!["GET /v1/*".parse().unwrap(), "POST /api/chat/*".parse().unwrap()]);
+        for path in ["/v1/models", "/v1/models/a%2Fb:7b", "/v1/files/x/content?y=/.."] {
+            assert!(policy.allows(&Method::GET, path), "{path}");
+            assert!(!policy.allows(&Method::POST, path), "{path}");
+        }
+        for path in [
+            "/v1",
+            "/v1/",
+            "/v10",
+            "/V1/x",
+            "/api/tags",
+            "/v1/../api/delete",
+            "/v1/%2e%2e/api/delete",
+            "/v1/..%2fapi/delete",
+            "/v1//api/delete",
+            "/v1/./x",
+            "/v1/a\\..\\b",
+            "/v1/x%00",
+            "/v1/x;y",
+            "//v1/x",
+        ] {
+            assert!(!policy.allows(&Method::GET, path), "{path}");
+        }
+        assert!(!policy.allows(&Method::POST, "/api/chat"));
+        assert!("GET /*".parse::<Rule>().unwrap().allows(&Method::GET, "/anything"));
+    }
+
     proptest! {
         #[test]
-        fn t53_rules_print_as_they_parse(path in "/[!-~&&[^?#*]]{0,20}") {
+        fn t53_rules_print_as_they_parse(path in "/[!-~&&[^?#*]]{0,20}(/[*])?") {
             let rule: Rule = format!("POST {path}").parse().unwrap();
             prop_assert_eq!(rule.to_string().parse::<Rule>(), Ok(rule));
         }

@@ -183,6 +183,8 @@ pub fn command(program: &str) -> Command {
         }
     }
     command.env("NO_COLOR", "1");
+    // Nor those that its user keeps for the program.
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env("APPDATA", "/nonexistent");
     command
 }
 

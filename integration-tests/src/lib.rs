@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ollama`] | the upstream: answers by path, or in the test's hands |
 //! | [`raw`] | an upstream that sends whatever bytes a test writes |
+//! | [`proxy`] | an HTTP proxy as companies have them |
 //! | [`relay`] | a TCP relay that cuts, freezes, delays and throttles |
 //! | [`namespace`] | a network of our own, whose packets can be lost |
 //! | [`body`], [`pattern`] | bodies one piece at a time, and endless ones that show damage |
@@ -36,6 +37,7 @@ pub mod namespace;
 pub mod ollama;
 pub mod pattern;
 pub mod pki;
+pub mod proxy;
 pub mod raw;
 pub mod refusal;
 pub mod relay;

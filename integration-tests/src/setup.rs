@@ -10,7 +10,10 @@
 
 use std::net::SocketAddr;
 
-use tunnel::token::{Token, TokenSource};
+use tunnel::{
+    proxy::Proxies,
+    token::{Token, TokenSource},
+};
 use tunneld::{
     auth::{Allow, AuthConfig},
     config::{KeyFiles, Limits},
@@ -244,6 +247,7 @@ impl World {
             to: url("http", upstream),
             name: Some(name.to_owned()),
             ca: (self.setup.edge == Edge::Tls).then(|| self.pki.ca()),
+            proxies: Proxies::default(),
             allow: Vec::new(),
         };
         if let Some(change) = &self.setup.client {

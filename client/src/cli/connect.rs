@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tunnel::{
     config::{self, Config},
+    proxy::Proxies,
     token::{Token, TokenSource},
 };
 use tunnel_cli::{
@@ -15,7 +16,7 @@ use tunnel_frame::policy::Rule;
 
 use super::{
     Job,
-    settings::{PATHS, Settings},
+    settings::{PATHS, Settings, default_file, proxies},
 };
 
 const EXAMPLES: &str = "\
@@ -23,11 +24,12 @@ Examples:
   tunnel connect --token-file token                     Ollama here, server as the token says
   tunnel connect --token-file token --to 8080           another HTTP server of this machine
   tunnel connect --token-file token --allow inference   run models; do not delete or pull them
-  tunnel connect --token-file token --allow 'GET /api/tags' --allow 'POST /api/chat'
+  tunnel connect --token-file token --allow 'GET /v1/*' --allow 'POST /v1/chat/completions'
   tunnel connect --config tunnel.toml                   keys are these flags without the dashes
 
 Each setting: flag, else environment (--token-file is TUNNEL_TOKEN_FILE, --log-level RUST_LOG),
-else file, else default. Commas separate several rules.
+else file, else default. The file is ~/.config/tunnel/tunnel.toml, where there is one, unless
+--config names another. Commas separate several rules.
 
 Exit codes: 0 stopped on request, 64 wrong usage or configuration, 77 refused for good.";
 
@@ -69,7 +71,8 @@ pub(crate) enum Display {
 
 /// Connects, and stays connected until told to stop.
 pub(super) fn job(args: Args, origin: Origin) -> Result<Job, Exit> {
-    Ok(Box::pin(crate::connect::run(read(args, origin)?)))
+    let config = args.config.or_else(default_file);
+    Ok(Box::pin(crate::connect::run(read(Args { config, ..args }, origin)?)))
 }
 
 fn read(args: Args, origin: Origin) -> Result<Connect, Exit> {
@@ -85,18 +88,20 @@ fn resolve(settings: &Settings, origin: &Origin) -> Result<Connect, Wrong> {
         warnings.push("others on this machine can see --token in `ps`: prefer --token-file or TUNNEL_TOKEN".to_owned());
     }
 
-    let config = Config {
+    let mut config = Config {
         token: source,
         server: settings::read("server", settings.server.as_deref(), config::server_url)?,
         to: config::upstream_url(settings.to.as_deref().unwrap_or(config::DEFAULT_UPSTREAM))
             .map_err(|problem| Wrong::new("to", problem))?,
         name: settings::read("name", settings.name.as_deref(), config::desktop_name)?,
         ca: settings.ca.clone(),
+        proxies: Proxies::default(),
         allow: settings::read_all("allow", settings.allow.as_deref(), |text| {
             text.parse::<Rule>().map_err(|error| error.to_string())
         })?,
     };
     let server = config.server_for(&token).map_err(|error| Wrong::new("server", error))?;
+    config.proxies = proxies(settings.proxy.as_deref(), &settings::proxy_variables(), &server)?;
     if server.scheme() == "http" && !config::is_loopback(&server) {
         warnings.push(format!("{} is not encrypted: everyone on the way can read the token", config::origin(&server)));
     }
@@ -206,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let both = file(dir.path(), "both.toml", &format!("token = '{TOKEN}'\ntoken-file = 'x'"));
         let with = |args: &[&'static str]| [&["--token", TOKEN], args].concat();
-        let cases: [(Vec<&str>, &str); 14] = [
+        let cases: [(Vec<&str>, &str); 15] = [
             (vec![], "--token-file: a token is needed"),
             (vec!["--token", "abc"], "--token: that is no token"),
             (vec!["--token", ""], "--token: the token is empty"),
@@ -218,6 +223,7 @@ mod tests {
             (with(&["--to", "https://127.0.0.1"]), "--to: an https upstream is not supported"),
             (with(&["--name", "a b"]), "--name: \"a b\" is no name"),
             (with(&["--allow", "chat"]), "--allow: 'chat' is not a rule"),
+            (with(&["--proxy", "socks5://u:secret@a"]), "--proxy: socks5:// proxies are not supported"),
             (with(&["--log-level", "loud"]), "--log-level: \"loud\" is no level"),
             (
                 with(&["--servre", "x"]),

@@ -4,9 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use tunnel_cli::log;
+use tunnel::proxy::{Proxies, Proxy};
+use tunnel_cli::{
+    log,
+    settings::{self, ProxyVariables, Wrong},
+};
+use url::Url;
 
 const TO_HELP: &str = "Where requests go: URL, HOST:PORT or PORT [default: http://127.0.0.1:11434]";
+
+const PROXY_HELP: &str = "Proxy to the server: http://[USER:PASSWORD@]HOST:PORT, or none [default: HTTPS_PROXY]";
 
 /// Every setting of `connect`, as people write it.
 #[derive(Debug, Args, Serialize, Deserialize)]
@@ -35,7 +42,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FILE", env = "TUNNEL_CA")]
     pub(super) ca: Option<PathBuf>,
 
-    /// What callers may do: all, inference or 'METHOD PATH'; may be repeated [default: all]
+    #[arg(long, value_name = "URL", env = "TUNNEL_PROXY", help = PROXY_HELP)]
+    pub(super) proxy: Option<String>,
+
+    /// What callers may do: all, inference, 'METHOD PATH' or 'METHOD PATH/*'; may be repeated [default: all]
     #[arg(long, value_name = "RULE", env = "TUNNEL_ALLOW", value_delimiter = ',')]
     pub(super) allow: Option<Vec<String>>,
 
@@ -50,3 +60,23 @@ pub(super) struct Settings {
 
 /// Settings that name files.
 pub(super) const PATHS: [&str; 2] = ["token-file", "ca"];
+
+/// The file that is read when none is named: the user's own, if there is one.
+pub(super) fn default_file() -> Option<PathBuf> {
+    settings::config_directory("tunnel").map(|directory| directory.join("tunnel.toml")).filter(|file| file.exists())
+}
+
+/// Through which proxies servers are reached: as `--proxy` says, else as the environment does. `server` is the one that
+/// is meant now: what would keep us from it is an error at once.
+pub(super) fn proxies(setting: Option<&str>, variables: &ProxyVariables, server: &Url) -> Result<Proxies, Wrong> {
+    let wrong = |problem: String| Wrong::new("proxy", problem);
+    let proxies = match setting {
+        Some("none") => Proxies::default(),
+        Some(text) => Proxies::always(Proxy::parse(text).map_err(wrong)?),
+        None => {
+            Proxies::from_variables(variables.https.as_deref(), variables.all.as_deref(), variables.except.as_deref())
+        }
+    };
+    proxies.for_server(server).map_err(wrong)?;
+    Ok(proxies)
+}

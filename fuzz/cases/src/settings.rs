@@ -17,7 +17,7 @@ pub fn policy(data: &[u8]) {
     let rules: Vec<Rule> = rules.lines().filter_map(|line| line.parse().ok()).collect();
     for rule in &rules {
         assert_eq!(rule.to_string().parse().as_ref(), Ok(rule), "a rule changes when it is said again");
-        let Rule::Exact(only, exactly) = rule else { continue };
+        let (Rule::Exact(only, exactly) | Rule::Below(only, exactly)) = rule else { continue };
         assert!(exactly.starts_with('/') && !exactly.contains(['?', '#', '*', ' ']), "{rule}");
         assert!(only.as_str().bytes().all(|b| !b.is_ascii_lowercase()), "{rule}");
     }
@@ -26,6 +26,7 @@ pub fn policy(data: &[u8]) {
             Rule::All => true,
             Rule::Inference => inference(&method, path),
             Rule::Exact(only, exactly) => (only, exactly.as_str()) == (&method, path),
+            Rule::Below(only, start) => only == method && path.strip_prefix(&**start).is_some_and(plain),
         });
     assert_eq!(Policy::new(rules).allows(&method, target), expected, "{method} {target}");
     assert_eq!(is_inference(&method, path), inference(&method, path), "{method} {path}");
@@ -41,13 +42,16 @@ fn inference(method: &Method, path: &str) -> bool {
             [("chat", "completions"), ("messages", "count_tokens")].contains(&(group, name))
         }
         ("GET" | "HEAD", ["", ""] | ["", "api", "ps" | "tags" | "version"] | ["", "v1", "models"]) => true,
-        ("GET" | "HEAD", ["", "v1", "models", model]) => {
-            let name = model.replace("%2F", "/").replace("%2f", "/").replace("%3A", ":").replace("%3a", ":");
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:@+/".contains(c);
-            name.chars().all(plain) && name.split('/').all(|part| !["", ".", ".."].contains(&part))
-        }
+        ("GET" | "HEAD", ["", "v1", "models", model]) => plain(model),
         _ => false,
     }
+}
+
+/// The end of a path that holds nothing to be misread.
+fn plain(path: &str) -> bool {
+    let path = path.replace("%2F", "/").replace("%2f", "/").replace("%3A", ":").replace("%3a", ":");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:@+/".contains(c);
+    path.chars().all(plain) && path.split('/').all(|part| !["", ".", ".."].contains(&part))
 }
 
 /// A listed origin, the origin that asks, a method and names of fields, each in a line.
