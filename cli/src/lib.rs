@@ -4,11 +4,13 @@
 //! * [`settings`]: flag > environment > TOML file, from one struct; names a setting the way its user wrote it.
 //! * [`value`]: how people write durations, addresses and URLs.
 //! * [`log`]: `tracing` on stderr, as text or JSON.
+//! * [`service`]: sockets that systemd passes, and telling it that the program serves.
 //! * [`signals`]: the first SIGTERM or Ctrl-C drains, the second ends at once.
 
 pub mod exit;
 mod lines;
 pub mod log;
+pub mod service;
 pub mod settings;
 pub mod signals;
 pub mod value;

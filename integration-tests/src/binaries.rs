@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -64,8 +64,24 @@ impl Program {
     /// Starts a [`command`], or any other, without standard input.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
+        Self::start_from(command, Stdio::null())
+    }
+
+    /// Starts `tunneld` as systemd does: with a socket that is already open, as file descriptor 3, and the address of
+    /// the socket `notify`, where it says how it is.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn tunneld_on<A: AsRef<OsStr>>(socket: &TcpListener, notify: &Path, args: impl IntoIterator<Item = A>) -> Self {
+        let script = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"";
+        let mut shell = without_settings(Command::new("sh"));
+        shell.args(["-c", script]).arg(path("tunneld")).args(args).env("NOTIFY_SOCKET", notify);
+        let socket = std::os::fd::OwnedFd::from(socket.try_clone().expect("a descriptor"));
+        Self::start_from(&mut shell, socket.into())
+    }
+
+    fn start_from(command: &mut Command, input: Stdio) -> Self {
         let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let spawned = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let (output, errors) = (Arc::default(), Arc::default());
         let readers = vec![
@@ -173,7 +189,10 @@ impl Drop for Program {
 /// A command for one of our programs, without the settings that the environment of the test may hold.
 #[must_use]
 pub fn command(program: &str) -> Command {
-    let mut command = Command::new(path(program));
+    without_settings(Command::new(path(program)))
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if ["TUNNEL_", "TUNNELD_", "RUST_LOG"].iter().any(|prefix| name.starts_with(prefix))

@@ -24,7 +24,7 @@ impl TestServer {
     pub fn start(config: Config) -> Self {
         let (bound, started) = mpsc::sync_channel(1);
         let background = Background::spawn("tunneld", Flavour::Multi, move |stop| async move {
-            let server = match Server::bind(config).await {
+            let server = match Server::bind(config, Vec::new()).await {
                 Ok(server) => server,
                 Err(error) => return bound.send(Err(error.to_string())).expect("the test waits"),
             };

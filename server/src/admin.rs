@@ -34,6 +34,7 @@ pub use self::token::{AdminToken, AdminTokenError};
 use crate::{
     config::AdminConfig,
     server::{App, sentence},
+    sockets::Sockets,
 };
 
 /// Connections at a time; more wait.
@@ -78,14 +79,14 @@ pub enum AdminError {
 type Answer = (StatusCode, Value);
 
 impl Admin {
-    pub(crate) async fn bind(config: AdminConfig, app: Arc<App>) -> Result<Self, AdminError> {
+    pub(crate) async fn bind(config: AdminConfig, app: Arc<App>, sockets: &mut Sockets) -> Result<Self, AdminError> {
         let AdminConfig { listen, token_file } = config;
         let token = token_file.map(AdminToken::read).transpose()?;
         if token.is_none() && !listen.ip().is_loopback() {
             return Err(AdminTokenError::Needed(listen).into());
         }
         let bind_error = |error| AdminError::Bind { address: listen, error };
-        let socket = TcpListener::bind(listen).await.map_err(bind_error)?;
+        let (socket, _) = sockets.listen(listen).await.map_err(bind_error)?;
         let address = socket.local_addr().map_err(bind_error)?;
         Ok(Self { app, socket, address, token: token.map(Arc::new) })
     }

@@ -43,6 +43,7 @@ impl Admission {
 
     /// A place for a connection of this peer; `None` if it has as many as it may.
     pub(crate) fn connection(&self, peer: IpAddr, room: OwnedSemaphorePermit) -> Option<Place> {
+        let peer = peer.to_canonical();
         if self.behind_proxy || self.proxies.iter().any(|net| net.contains(&peer)) {
             return Some(self.connections.admit_proxy(room));
         }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
-//! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change.
+//! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change; `sockets` are
+//! bound or passed.
 
 pub mod admin;
 mod admission;
@@ -27,4 +28,5 @@ pub mod proxy;
 pub mod registry;
 pub mod reload;
 pub mod server;
+mod sockets;
 mod tunnel;

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
 use self::quiet::{Activity, Counted};
-use crate::{admission::Place, edge, patience::Patient, server::App};
+use crate::{admission::Place, edge, patience::Patient, server::App, sockets::Holder};
 
 /// TLS handshake, the first request of a connection, and each request head.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -101,10 +101,10 @@ impl Listener {
 
     /// Accepts until the server drains and its desktops have gone elsewhere. Connections go on as tasks of the server;
     /// what is returned ends with the last of them.
-    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) -> impl Future<Output = ()> {
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, holder: Holder) -> impl Future<Output = ()> {
         let callers = Callers { connections: TaskTracker::new(), closing: CancellationToken::new() };
         {
-            let mut stop = pin!(self.nobody_needs_us());
+            let mut stop = pin!(self.nobody_needs_us(holder));
             let mut exhausted = false;
             loop {
                 let next = async {
@@ -138,17 +138,21 @@ impl Listener {
                 }
             }
         }
-        self.close(listener, &callers);
+        if holder == Holder::Nobody {
+            self.close(listener, &callers);
+        }
         callers.closing.cancel();
         callers.connections.close();
         async move { callers.connections.wait().await }
     }
 
     /// The server drains, and its desktops take requests from elsewhere, or have had the time to. Until then callers
-    /// are best served here.
-    async fn nobody_needs_us(&self) {
+    /// are best served here; but where the next server takes from the same socket, desktops must find that one.
+    async fn nobody_needs_us(&self, holder: Holder) {
         self.app.draining.cancelled().await;
-        _ = timeout(MOVE_WITHIN, self.app.registry.deserted()).await;
+        if holder == Holder::Nobody {
+            _ = timeout(MOVE_WITHIN, self.app.registry.deserted()).await;
+        }
     }
 
     /// Closes the listening socket. Peers for whom the kernel has already accepted would get a reset, their request in
@@ -167,6 +171,8 @@ impl Listener {
     }
 
     fn start(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place, callers: &Callers) {
+        // On a socket for both families IPv4 is written as IPv6: ::ffff:192.0.2.1.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         _ = stream.set_nodelay(true);
         let served = Arc::clone(self).serve(stream, peer, callers.closing.clone());
         self.app.tasks.spawn(callers.connections.track_future(async move {

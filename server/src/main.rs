@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tunnel_cli::{exit, exit::Exit, signals};
+use tunnel_cli::{exit, exit::Exit, service, signals};
 use tunneld::server::Server;
 
 use crate::cli::{Output, Serve, Task};
@@ -43,7 +43,8 @@ async fn served(serve: Serve) -> Result<(), Exit> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let server = Server::bind(config).await.map_err(Exit::usage)?;
+    let passed = service::passed_sockets().map_err(Exit::failed)?;
+    let server = Server::bind(config, passed).await.map_err(Exit::usage)?;
     let mut hangups = signals::Hangups::listen().map_err(Exit::failed)?;
     let reloader = server.reloader();
     let reloading = async {
@@ -53,7 +54,12 @@ async fn served(serve: Serve) -> Result<(), Exit> {
             reloader.reload();
         }
     };
-    let serve_and_reload = async |stop| {
+    let serve_and_reload = async |stop: signals::Shutdown| {
+        service::ready();
+        let stop = async {
+            stop.await;
+            service::stopping();
+        };
         tokio::select! {
             () = server.run(stop) => {}
             () = reloading => {}

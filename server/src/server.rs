@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +34,7 @@ use crate::{
     listener::Listener,
     registry::{Registry, RegistryLimits},
     reload::{Reloader, Watch},
+    sockets::{Holder, Sockets},
 };
 
 /// How long streams may go on after the server was told to stop, and then what is left of them is cut.
@@ -43,6 +44,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(32);
 pub struct Server {
     app: Arc<App>,
     socket: TcpListener,
+    holder: Holder,
     address: SocketAddr,
     listener: Arc<Listener>,
     admin: Option<Admin>,
@@ -60,6 +62,9 @@ pub enum StartError {
         /// The system's reason.
         error: io::Error,
     },
+    /// What a service manager passed.
+    #[error(transparent)]
+    Passed(io::Error),
     /// `--tls-cert`, `--tls-key`.
     #[error(transparent)]
     Certs(#[from] ServerCertsError),
@@ -117,11 +122,12 @@ impl App {
 }
 
 impl Server {
-    /// Loads what the configuration names, and binds. Must be called within a tokio runtime.
+    /// Loads what the configuration names, and binds what is not among the sockets that were `passed`. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    pub async fn bind(config: Config, passed: Vec<StdListener>) -> Result<Self, StartError> {
         let tls = config.tls.as_ref().map(|files| ServerCerts::load(&files.cert, &files.key)).transpose()?;
         let revocations_file = config.revocations_file;
         let revocations = revocations_file.clone().map(Revocations::open).transpose()?.unwrap_or_default();
@@ -141,10 +147,12 @@ impl Server {
             tasks: TaskTracker::new(),
         });
         let bind_error = |error| StartError::Bind { address: config.listen, error };
-        let socket = TcpListener::bind(config.listen).await.map_err(bind_error)?;
+        let others = config.admin.as_ref().map(|admin| admin.listen);
+        let mut sockets = Sockets::new(passed, config.listen, others.as_slice()).map_err(StartError::Passed)?;
+        let (socket, holder) = sockets.listen(config.listen).await.map_err(bind_error)?;
         let address = socket.local_addr().map_err(bind_error)?;
         let admin = match config.admin {
-            Some(admin) => Some(Admin::bind(admin, Arc::clone(&app)).await?),
+            Some(admin) => Some(Admin::bind(admin, Arc::clone(&app), &mut sockets).await?),
             None => None,
         };
         let mut watch = Watch::new();
@@ -157,7 +165,7 @@ impl Server {
             watch.admin_token(admin);
         }
         let listener = Listener::new(Arc::clone(&app), tls.map(|certs| certs.config()));
-        Ok(Self { app, socket, address, listener, admin, watch })
+        Ok(Self { app, socket, holder, address, listener, admin, watch })
     }
 
     /// Where it listens.
@@ -180,13 +188,13 @@ impl Server {
 
     /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { app, socket, address, listener, admin, watch } = self;
-        info!(addr = %address, tls = app.tls, "listening");
+        let Self { app, socket, holder, address, listener, admin, watch } = self;
+        info!(addr = %address, tls = app.tls, passed = holder == Holder::ServiceManager, "listening");
         // Both end with this function, whatever they are at.
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
         let _administered = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.run())));
         // As a task of its own: inside `block_on` each accepted connection would cross threads.
-        let accepting = tokio::spawn(listener.accept(socket));
+        let accepting = tokio::spawn(listener.accept(socket, holder));
         shutdown.await;
         info!(tunnels = app.registry.count(), "draining");
         app.registry.drain();
