@@ -16,6 +16,9 @@ pub const OK: u8 = 0;
 /// Something failed that no setting explains.
 pub const FAILED: u8 = 1;
 
+/// Asked about a program that is not running, as with `systemctl status`.
+pub const NOT_RUNNING: u8 = 3;
+
 /// Wrong usage or configuration: the program will not start until a person changes something (`EX_USAGE` of
 /// sysexits.h).
 pub const USAGE: u8 = 64;
@@ -30,6 +33,8 @@ pub enum Exit {
     Answer(String),
     /// Nothing was asked for at all: the help on stderr, code 64.
     Help(String),
+    /// All has been said; only the code is left.
+    Quiet(u8),
     /// One line on stderr, and its code.
     Error {
         /// One of the codes of this module.
@@ -68,6 +73,7 @@ impl Exit {
                 let _ = io::stderr().write_all(text.as_bytes());
                 ExitCode::from(USAGE)
             }
+            Self::Quiet(code) => ExitCode::from(code),
             Self::Error { code, line } => {
                 let _ = writeln!(io::stderr(), "error: {line}");
                 ExitCode::from(code)

@@ -78,6 +78,13 @@ pub fn config_directory(program: &str) -> Option<PathBuf> {
     Some(base.or_else(|| Some(env::home_dir()?.join(".config")))?.join(program))
 }
 
+/// The directory for what lives no longer than a user's session: `XDG_RUNTIME_DIR`; on Windows `%LOCALAPPDATA%`.
+#[must_use]
+pub fn runtime_directory() -> Option<PathBuf> {
+    let name = if cfg!(windows) { "LOCALAPPDATA" } else { "XDG_RUNTIME_DIR" };
+    env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 /// The merged settings of one command, and where each came from.
 #[derive(Debug)]
 pub struct Layers<T> {

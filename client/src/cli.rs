@@ -12,6 +12,7 @@ use tunnel_cli::{
 
 mod connect;
 mod settings;
+mod status;
 
 pub(crate) use self::connect::{Connect, Display};
 
@@ -35,8 +36,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Connect(connect::Args),
+    Status(status::Args),
 }
 
 /// Reads the command line.
@@ -49,6 +52,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Job, Exi
     let origin = Origin::new(command.find_subcommand(name).expect("clap found it"), matches);
     match cli.command {
         Command::Connect(args) => connect::job(args, origin),
+        Command::Status(args) => Ok(status::job(args)),
     }
 }
 

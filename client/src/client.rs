@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::{
     backoff::Backoff,
+    board::Board,
     config::{Config, NoServer},
     connector::{Connector, Transport},
     dial::{DialError, Dialer, Refusal},
@@ -56,6 +57,7 @@ pub struct Client {
     config: Config,
     dialer: Dialer,
     shared: Arc<Shared>,
+    board: Board,
     /// One task per tunnel, and one per request.
     tunnels: TaskTracker,
     streams: TaskTracker,
@@ -148,8 +150,15 @@ impl Client {
     pub fn new(config: Config, events: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, StartError> {
         let dialer = Dialer::new(Connector::new(config.ca.as_deref(), config.proxies.clone())?);
         let service = Service { upstream: Upstream::new(&config.to), policy: Policy::new(config.allow.clone()) };
-        let shared = Shared::new(service, events);
-        Ok(Self { config, dialer, shared, tunnels: TaskTracker::new(), streams: TaskTracker::new() })
+        let board = Board::new(&config.to);
+        let shared = Shared::new(service, board.clone(), events);
+        Ok(Self { config, dialer, shared, board, tunnels: TaskTracker::new(), streams: TaskTracker::new() })
+    }
+
+    /// How things stand with it, also while it runs.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        self.board.clone()
     }
 
     /// Runs until `shutdown` resolves and the requests in flight are answered.

@@ -1,10 +1,14 @@
 //! Runs a client, shows what happens to it, and says how it ended.
 
+use std::{future, io};
+
+use tracing::debug;
 use tunnel::client::{Client, Final};
 use tunnel_cli::{exit::Exit, settings, signals};
 
 use crate::{
     cli::{Connect, Display},
+    local::{self, Place},
     show::{Recipes, live::Terminal, plain},
 };
 
@@ -18,7 +22,7 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
             let _log = log.start().map_err(Exit::failed)?;
             warn();
             let client = Client::new(config, move |event| plain::show(&event, &recipes)).map_err(Exit::usage)?;
-            signals::run_until_stopped(|stop| client.run(stop)).await
+            stay(client).await
         }
         Display::Live => {
             let terminal = Terminal::new(recipes);
@@ -27,7 +31,7 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
             let shown = terminal.clone();
             let client = Client::new(config, move |event| shown.show(event)).map_err(Exit::usage)?;
             let ended = tokio::select! {
-                ended = signals::run_until_stopped(|stop| client.run(stop)) => ended,
+                ended = stay(client) => ended,
                 never = terminal.refresh() => never,
             };
             terminal.close();
@@ -38,5 +42,22 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
         None | Some(Ok(())) => Ok(()),
         Some(Err(refused @ Final::Refused(_))) => Err(Exit::refused(refused)),
         Some(Err(misconfigured)) => Err(Exit::usage(misconfigured)),
+    }
+}
+
+/// Runs a client until it ends or is told to, and tells `tunnel status` about it meanwhile.
+async fn stay(client: Client) -> io::Result<Option<Result<(), Final>>> {
+    let board = client.board();
+    let telling = async {
+        let opened = async { Place::open(&local::directory()?).await };
+        match opened.await {
+            Ok(place) => place.serve(|| serde_json::to_string(&board.report()).unwrap_or_default()).await,
+            Err(error) => debug!(%error, "`tunnel status` will not find this process"),
+        }
+        future::pending().await
+    };
+    tokio::select! {
+        ended = signals::run_until_stopped(|stop| client.run(stop)) => ended,
+        never = telling => never,
     }
 }

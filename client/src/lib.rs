@@ -11,9 +11,11 @@
 //!     upstream  the one address that is ever asked
 //! ```
 //!
-//! [`config`] is what a client is told and [`token`] its token, [`event`] what it tells; [`backoff`] how long it waits.
+//! [`config`] is what a client is told and [`token`] its token, [`event`] what it tells and [`board`] how things
+//! stand; [`backoff`] how long it waits.
 
 pub mod backoff;
+pub mod board;
 mod body;
 pub mod client;
 pub mod config;

@@ -6,6 +6,7 @@ use tunnel_cli::exit::Exit;
 
 mod cli;
 mod connect;
+mod local;
 mod show;
 
 #[global_allocator]

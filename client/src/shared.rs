@@ -8,6 +8,7 @@ use std::sync::{
 use tunnel_frame::AbortCode;
 
 use crate::{
+    board::Board,
     event::Event,
     stream::{self, Outcome, Service},
 };
@@ -15,6 +16,7 @@ use crate::{
 /// What the tasks of a client share.
 pub(crate) struct Shared {
     service: Arc<Service>,
+    board: Board,
     events: Box<dyn Fn(Event) + Send + Sync>,
     in_flight: AtomicUsize,
     total: AtomicU64,
@@ -22,9 +24,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(service: Service, events: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(service: Service, board: Board, events: impl Fn(Event) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             service: Arc::new(service),
+            board,
             events: Box::new(events),
             in_flight: AtomicUsize::new(0),
             total: AtomicU64::new(0),
@@ -38,13 +41,14 @@ impl Shared {
     }
 
     pub(crate) fn tell(&self, event: Event) {
+        self.board.note(&event);
         (self.events)(event);
     }
 
     /// Answers one stream, and counts it while it lives.
     pub(crate) async fn answer(self: Arc<Self>, stream: tunnel_frame::Stream) {
         let _counted = InFlight::new(Arc::clone(&self));
-        match stream::serve(Arc::clone(&self.service), stream).await {
+        match stream::serve(Arc::clone(&self.service), stream, &self.board).await {
             Outcome::Answered => self.upstream_is(None),
             Outcome::Aborted(abort) if abort.code == AbortCode::UpstreamUnreachable => {
                 self.upstream_is(Some(abort.message));

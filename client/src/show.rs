@@ -2,12 +2,14 @@
 //!
 //! * [`live`]: one line at the bottom of a terminal that is written over, with sentences above it.
 //! * [`plain`]: log lines, for everything that is no terminal.
+//! * [`report`]: what `tunnel status` prints.
 //! * [`status`]: what to say; knows no terminal.
 //! * [`recipes`]: how callers reach the upstream now, ready to be pasted.
 
 pub(crate) mod live;
 pub(crate) mod plain;
 mod recipes;
+pub(crate) mod report;
 mod status;
 
 use std::{fmt::Write, time::Duration};

@@ -21,6 +21,7 @@ use tunnel_frame::{
 };
 
 use crate::{
+    board::{Board, Progress},
     body::{BodyProgress, RequestBody},
     upstream::{Upstream, innermost},
 };
@@ -53,7 +54,7 @@ pub(crate) enum Outcome {
 }
 
 /// Answers one stream.
-pub(crate) async fn serve(service: Arc<Service>, stream: Stream) -> Outcome {
+pub(crate) async fn serve(service: Arc<Service>, stream: Stream, board: &Board) -> Outcome {
     let (mut reader, mut writer) = stream.split();
     // At once, long before the upstream answers: yamux allows 256 streams that are not acknowledged, and the server
     // takes it as a sign of life.
@@ -68,20 +69,23 @@ pub(crate) async fn serve(service: Arc<Service>, stream: Stream) -> Outcome {
             return fail(&mut writer, abort).await;
         }
     };
+    let running = board.begin(&head);
     let span = debug_span!("request", id = head.request_id, method = %head.method);
     let within = head.deadline + DEADLINE_GRACE;
-    let exchange = exchange(&service, head, reader, &mut writer).instrument(span.clone());
+    let exchange = exchange(&service, head, reader, &mut writer, &running.progress).instrument(span.clone());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| {
         Err(Failure::Abort(Abort::new(AbortCode::DeadlineExceeded, "the deadline passed at the desktop")))
     });
-    match result {
+    let outcome = match result {
         Ok(()) => Outcome::Answered,
         Err(Failure::Cut) => Outcome::Cut,
         Err(Failure::Abort(abort)) => {
             span.in_scope(|| debug!(%abort, "request failed"));
             fail(&mut writer, abort).await
         }
-    }
+    };
+    running.finish(&outcome);
+    outcome
 }
 
 /// Why an exchange ended early.
@@ -115,6 +119,7 @@ async fn exchange(
     mut head: RequestHead,
     reader: FrameReader,
     writer: &mut FrameWriter,
+    progress: &Progress,
 ) -> Result<(), Failure> {
     if !service.policy.allows(&head.method, &head.target) {
         return Err(Abort::new(AbortCode::NotAllowed, "this desktop does not allow this request").into());
@@ -138,7 +143,7 @@ async fn exchange(
                 () = watch.cut() => return Err(Failure::Cut),
                 Ok(()) = begun => writer.send(&Frame::Continue).await.map_err(|_| Failure::Cut)?,
                 // Answered without a look at the body.
-                response = &mut sending => return relay(&service.upstream, &method, response?, &mut watch, writer).await,
+                response = &mut sending => return relay(&service.upstream, &method, response?, &mut watch, writer, progress).await,
             }
         }
         tokio::select! {
@@ -147,7 +152,7 @@ async fn exchange(
             () = watch.cut() => return Err(Failure::Cut),
         }
     };
-    relay(&service.upstream, &method, response, &mut watch, writer).await
+    relay(&service.upstream, &method, response, &mut watch, writer, progress).await
 }
 
 /// Relays a response as it comes. What is ready together leaves together; nothing waits for more.
@@ -157,6 +162,7 @@ async fn relay(
     response: Response<Incoming>,
     watch: &mut Watch,
     writer: &mut FrameWriter,
+    progress: &Progress,
 ) -> Result<(), Failure> {
     let (parts, mut body) = response.into_parts();
     // An upgrade that nobody asked for, or no status of HTTP at all (RFC 9110 §15).
@@ -164,6 +170,7 @@ async fn relay(
         let message = format!("the upstream answered with status {}", parts.status.as_u16());
         return Err(Abort::new(AbortCode::UpstreamError, message).into());
     }
+    progress.answered(parts.status);
     let head = ResponseHead {
         status: parts.status,
         body: body_size(method, parts.status, &parts.headers, &body),
@@ -183,7 +190,11 @@ async fn relay(
             }
         };
         match next {
-            Some(Ok(frame)) => send_data(writer, frame.into_data().unwrap_or_default()).await?, // trailers do not cross
+            Some(Ok(frame)) => {
+                let data = frame.into_data().unwrap_or_default(); // trailers do not cross
+                progress.relayed(data.len());
+                send_data(writer, data).await?;
+            }
             Some(Err(error)) => {
                 writer.flush().await?;
                 return Err(Abort::new(AbortCode::UpstreamError, innermost(&error)).into());

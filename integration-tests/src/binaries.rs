@@ -202,8 +202,10 @@ fn without_settings(mut command: Command) -> Command {
         }
     }
     command.env("NO_COLOR", "1");
-    // Nor those that its user keeps for the program.
-    command.env("XDG_CONFIG_HOME", "/nonexistent").env("APPDATA", "/nonexistent");
+    // Nor what its user keeps for the program.
+    for variable in ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "APPDATA", "LOCALAPPDATA"] {
+        command.env(variable, "/nonexistent");
+    }
     command
 }
 
