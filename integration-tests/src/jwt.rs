@@ -2,8 +2,9 @@
 
 use std::{io::Write, path::Path, time::SystemTime};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tunneld::auth::PublicKey;
@@ -89,6 +90,22 @@ impl Issuer {
     pub fn sign(&self, message: &str) -> String {
         let key = EncodingKey::from_ec_der(self.key.serialized_der());
         jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::ES256).expect("a signature")
+    }
+
+    /// Its public key as a member of a JSON Web Key Set, with this label.
+    #[must_use]
+    pub fn jwk(&self, kid: &str) -> Value {
+        let point = self.key.der_bytes(); // 0x04, and both coordinates
+        let [x, y] = [&point[1..33], &point[33..65]].map(|coordinate| BASE64_URL_SAFE_NO_PAD.encode(coordinate));
+        json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": kid, "x": x, "y": y})
+    }
+
+    /// A token with these claims that names the key by its label.
+    #[must_use]
+    pub fn labelled(&self, kid: &str, claims: &Value) -> String {
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+        let key = EncodingKey::from_ec_der(self.key.serialized_der());
+        jsonwebtoken::encode(&header, claims, &key).expect("a token")
     }
 
     /// A token with these claims.

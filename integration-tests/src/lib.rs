@@ -13,6 +13,7 @@
 //! | [`server`], [`client`] | `tunneld` and `tunnel connect` inside the test's process |
 //! | [`pki`] | a development CA, a certificate, tokens |
 //! | [`jwt`] | tokens with any claims, of the secret and of an identity provider |
+//! | [`provider`] | an identity provider, good or hostile |
 //! | [`handshake`] | a desktop's handshake by hand, and a desktop that does nothing after it |
 //! | [`refusal`] | what every refusal must look like |
 //! | [`caller`] | HTTP/1.1, HTTP/2 or bare bytes toward the server |
@@ -37,6 +38,7 @@ pub mod namespace;
 pub mod ollama;
 pub mod pattern;
 pub mod pki;
+pub mod provider;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;

@@ -134,11 +134,13 @@ impl Setup {
             auth: AuthConfig {
                 secret: Some(pki::secret()),
                 public_key: None,
+                provider: None,
                 issuer: None,
                 audience: None,
                 allow: Allow::Any,
                 require_scope: false,
             },
+            login: None,
             key_files: KeyFiles::default(),
             revocations_file: None,
             admin: None,

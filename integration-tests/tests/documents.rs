@@ -17,7 +17,7 @@ fn read(path: &str) -> String {
 
 /// All Rust source files of the workspace.
 fn sources() -> Vec<String> {
-    let crates = ["bench", "certs", "cli", "client", "frame", "fuzz/cases", "integration-tests", "server"];
+    let crates = ["bench", "certs", "cli", "client", "frame", "fuzz/cases", "integration-tests", "oidc", "server"];
     let mut folders: Vec<PathBuf> = crates.iter().map(|name| root().join(name)).collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

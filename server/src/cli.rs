@@ -21,6 +21,7 @@ mod resolve;
 mod revoke;
 mod settings;
 mod token;
+mod trust;
 
 const EXAMPLES: &str = "\
 Examples, from nothing to a server that is ready for desktops:

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tunnel_oidc::Login;
 use url::Url;
 
 use crate::auth::AuthConfig;
@@ -30,6 +31,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Whose tokens are accepted.
     pub auth: AuthConfig,
+    /// How people sign in at the identity provider; `None` where they cannot.
+    pub login: Option<Login>,
     /// Where the keys in `auth` came from, to be read again when they change.
     pub key_files: KeyFiles,
     /// Where revocations are kept; `None` for in memory only.

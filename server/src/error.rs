@@ -201,6 +201,7 @@ impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Invalid(reason) => Self::new(ErrorCode::TokenInvalid).because(reason),
+            AuthError::KeyUnknown => Self::new(ErrorCode::TokenInvalid).because("no key of this id"),
             AuthError::KeyReplaced => Self::new(ErrorCode::TokenInvalid).because("the key was replaced"),
             AuthError::Revoked => Self::with_message(
                 ErrorCode::TokenInvalid,

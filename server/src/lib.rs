@@ -12,8 +12,8 @@
 //! ```
 //!
 //! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
-//! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change; `sockets` are
-//! bound or passed.
+//! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change,
+//! `provider` the keys of an identity provider; `sockets` are bound or passed.
 
 pub mod admin;
 mod admission;
@@ -24,6 +24,7 @@ pub mod error;
 pub mod id;
 mod listener;
 mod patience;
+mod provider;
 pub mod proxy;
 pub mod registry;
 pub mod reload;

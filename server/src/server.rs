@@ -16,7 +16,11 @@ use tokio_util::{
     task::{AbortOnDropHandle, TaskTracker},
 };
 use tracing::{info, warn};
-use tunnel_certs::server::{ServerCerts, ServerCertsError};
+use tunnel_certs::{
+    client::ClientTlsError,
+    server::{ServerCerts, ServerCertsError},
+};
+use tunnel_oidc::Login;
 use url::Url;
 
 use crate::{
@@ -32,6 +36,7 @@ use crate::{
         peer,
     },
     listener::Listener,
+    provider::Provider,
     registry::{Registry, RegistryLimits},
     reload::{Reloader, Watch},
     sockets::{Holder, Sockets},
@@ -48,6 +53,7 @@ pub struct Server {
     address: SocketAddr,
     listener: Arc<Listener>,
     admin: Option<Admin>,
+    provider: Option<Provider>,
     watch: Watch,
 }
 
@@ -71,6 +77,9 @@ pub enum StartError {
     /// `--jwt-…`.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
+    /// `--jwks-url`, `--oidc-issuer`: no way to know who answers.
+    #[error("the identity provider cannot be asked: {0}")]
+    Provider(#[from] ClientTlsError),
     /// `--revocations-file`.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
@@ -88,6 +97,7 @@ pub(crate) struct App {
     pub(crate) registry: Arc<Registry>,
     pub(crate) cors: CorsPolicy,
     pub(crate) limits: Limits,
+    pub(crate) login: Option<Login>,
     public_url: Option<Url>,
     pub(crate) admission: Admission,
     trusted_proxies: Vec<IpNet>,
@@ -133,10 +143,12 @@ impl Server {
         let revocations = revocations_file.clone().map(Revocations::open).transpose()?.unwrap_or_default();
         let registry_limits =
             RegistryLimits { tunnels: config.limits.max_tunnels_per_user, streams: config.limits.max_streams_per_user };
+        let keys = config.auth.provider.clone();
         let app = Arc::new(App {
             authenticator: Authenticator::with_revocations(config.auth, revocations)?,
             registry: Arc::new(Registry::new(registry_limits)),
             cors: CorsPolicy::new(&config.cors_origins)?,
+            login: config.login,
             public_url: config.public_url,
             admission: Admission::new(&config.limits, config.trusted_proxies.clone(), tls.is_none()),
             limits: config.limits,
@@ -146,6 +158,7 @@ impl Server {
             deserted: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        let provider = keys.map(|keys| Provider::new(Arc::clone(&app), keys)).transpose()?;
         let bind_error = |error| StartError::Bind { address: config.listen, error };
         let others = config.admin.as_ref().map(|admin| admin.listen);
         let mut sockets = Sockets::new(passed, config.listen, others.as_slice()).map_err(StartError::Passed)?;
@@ -165,7 +178,7 @@ impl Server {
             watch.admin_token(admin);
         }
         let listener = Listener::new(Arc::clone(&app), tls.map(|certs| certs.config()));
-        Ok(Self { app, socket, holder, address, listener, admin, watch })
+        Ok(Self { app, socket, holder, address, listener, admin, provider, watch })
     }
 
     /// Where it listens.
@@ -188,10 +201,11 @@ impl Server {
 
     /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { app, socket, holder, address, listener, admin, watch } = self;
+        let Self { app, socket, holder, address, listener, admin, provider, watch } = self;
         info!(addr = %address, tls = app.tls, passed = holder == Holder::ServiceManager, "listening");
-        // Both end with this function, whatever they are at.
+        // All end with this function, whatever they are at.
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
+        let _followed = provider.map(|provider| AbortOnDropHandle::new(tokio::spawn(provider.run())));
         let _administered = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.run())));
         // As a task of its own: inside `block_on` each accepted connection would cross threads.
         let accepting = tokio::spawn(listener.accept(socket, holder));

@@ -52,7 +52,7 @@ pub(crate) async fn accept(
     access: &mut Access,
 ) -> Result<Response<Bytes>, Refusal> {
     let credential = credential::find(request.headers(), None)?;
-    let identity = edge::authenticate(app, &credential)?;
+    let identity = edge::authenticate(app, &credential).await?;
     access.user(&identity.user);
     if !identity.scope.contains(Scope::CONNECT) {
         return Err(ErrorCode::ScopeDenied.into());

@@ -38,6 +38,7 @@ static AUTHENTICATORS: LazyLock<[Authenticator; 2]> = LazyLock::new(|| {
         let config = AuthConfig {
             secret: Some(Secret::new(SECRET).expect("long enough")),
             public_key: PublicKey::from_spki(&SubjectPublicKeyInfoDer::from(spki.as_slice())),
+            provider: None,
             issuer: strict.then(|| "https://id.example".to_owned()),
             audience: strict.then(|| AUDIENCE.to_owned()),
             allow: Allow::Any,

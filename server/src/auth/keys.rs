@@ -14,7 +14,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tunnel_certs::pem::{self, PemError};
 
-use super::{AuthError, Secret};
+use super::{
+    AuthError, Secret,
+    jwks::{Found, KeySet},
+};
 
 /// A public key and the algorithm that it is for: RSA of 2048 bits or more (RS256), P-256 (ES256), P-384 (ES384) or
 /// Ed25519 (`EdDSA`).
@@ -114,8 +117,10 @@ impl fmt::Debug for PublicKey {
 pub(super) enum Source {
     /// The operator of this server, with the shared secret.
     Secret,
-    /// The issuer, with its private key.
+    /// The issuer, with the private key of the one public key.
     PublicKey,
+    /// The identity provider, with a private key of a public key that it publishes.
+    Provider,
 }
 
 /// A key, its one algorithm, and whose word it is.
@@ -148,11 +153,13 @@ impl Key {
 pub(super) struct Keys {
     secret: Option<Key>,
     public: Option<Key>,
+    /// Empty until the first ones have come.
+    provider: Option<KeySet>,
 }
 
 impl Keys {
-    pub(super) fn new(secret: Option<&Secret>, public: Option<PublicKey>) -> Self {
-        Self { secret: secret.map(Key::of_secret), public: public.map(Key::of_public) }
+    pub(super) fn new(secret: Option<&Secret>, public: Option<PublicKey>, provider: Option<KeySet>) -> Self {
+        Self { secret: secret.map(Key::of_secret), public: public.map(Key::of_public), provider }
     }
 
     /// Puts the secret's key in place of the one before. Without one before there is still none: what a server trusts
@@ -166,30 +173,69 @@ impl Keys {
         self.public = self.public.as_ref().map(|_| Key::of_public(public));
     }
 
+    /// The same for the provider's keys.
+    pub(super) fn replace_published(&mut self, keys: KeySet) {
+        self.provider = self.provider.as_ref().map(|_| keys);
+    }
+
     /// Whether this key is one of these.
     pub(super) fn has(&self, id: KeyId) -> bool {
         self.secret.iter().chain(&self.public).any(|key| key.id == id)
+            || self.provider.as_ref().is_some_and(|keys| keys.has(id))
     }
 
     /// Whether `other` has the same keys.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         let ids = |keys: &Self| [&keys.secret, &keys.public].map(|key| key.as_ref().map(|key| key.id));
-        ids(self) == ids(other)
+        let same_set = match (&self.provider, &other.provider) {
+            (Some(ours), Some(theirs)) => ours.same_as(theirs),
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        ids(self) == ids(other) && same_set
     }
 
-    /// The one key that may answer for a token with this header.
-    pub(super) fn select(&self, header: &Header) -> Result<&Key, AuthError> {
+    /// The key that answers for a token with this header, by the check of its signature: `is_signed_by`.
+    ///
+    /// The label selects a key of the provider. The one public key has no label, so a token may be its own whatever label
+    /// it names. Two keys at most are tried.
+    pub(super) fn answering(
+        &self,
+        header: &Header,
+        mut is_signed_by: impl FnMut(&Key) -> Result<bool, AuthError>,
+    ) -> Result<&Key, AuthError> {
+        const NO_KEY: AuthError = AuthError::Invalid("no key for this algorithm");
+        const MISMATCH: AuthError = AuthError::Invalid("the signature does not match");
         if !header.kid.as_deref().is_none_or(is_label) {
             return Err(AuthError::Invalid("the key id is no label"));
         }
-        let key = if header.alg == Algorithm::HS256 { &self.secret } else { &self.public };
-        key.as_ref().filter(|key| key.algorithm == header.alg).ok_or(AuthError::Invalid("no key for this algorithm"))
+        let fixed = if is_asymmetric(header.alg) { &self.public } else { &self.secret };
+        let fixed = fixed.as_ref().filter(|key| key.algorithm == header.alg);
+        let published = self.provider.as_ref().filter(|_| is_asymmetric(header.alg)).map(|keys| keys.find(header));
+        let published_key = match published {
+            Some(Found::Key(key)) => Some(key),
+            _ => None,
+        };
+        for key in published_key.into_iter().chain(fixed) {
+            if is_signed_by(key)? {
+                return Ok(key);
+            }
+        }
+        match published {
+            Some(Found::Missing) => Err(AuthError::KeyUnknown),
+            Some(Found::Key(_)) => Err(MISMATCH),
+            Some(Found::Unfit) | None => Err(if fixed.is_some() { MISMATCH } else { NO_KEY }),
+        }
     }
+}
+
+/// Whether whoever can verify cannot sign.
+fn is_asymmetric(algorithm: Algorithm) -> bool {
+    !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512)
 }
 
 /// Whether a key id could be a label that someone gave to a key: a number, a name, a hash in hex or either base64.
 ///
-/// The keys here have no label, so a key id selects nothing; but one that is a path, an address or a query was made to
+/// It only ever selects one of the keys at hand; but one that is a path, an address or a query was made to
 /// attack whoever opens it, and no issuer of ours sends such.
 fn is_label(kid: &str) -> bool {
     (1..=255).contains(&kid.len())

@@ -1,4 +1,4 @@
-//! Who is calling: JSON web tokens (RFC 7519), verified with a shared secret, a public key, or either.
+//! Who is calling: JSON web tokens (RFC 7519), verified with a shared secret, a public key, or those of a provider.
 //!
 //! Owns what makes a token good and what it allows. Knows no HTTP: a token comes in as text, an [`Identity`] or an
 //! [`AuthError`] goes out.
@@ -8,6 +8,8 @@
 //! | `config` | what the operator chose: sources of trust, audience, who is let in |
 //! | `secret` | the shared secret (HS256) |
 //! | `keys` | public keys, and which key answers for a token |
+//! | `jwks` | the keys that an identity provider publishes |
+//! | `published` | how fresh those are, and what a token of an unknown key waits for |
 //! | `claims` | the claims of a token, typed strictly |
 //! | `verify` | every check on a token, in order |
 //! | `cache` | tokens verified before |
@@ -28,22 +30,27 @@ use crate::id::UserId;
 mod cache;
 mod claims;
 mod config;
+mod jwks;
 mod keys;
 pub mod mint;
+mod published;
 pub mod revocation;
 mod scope;
 mod secret;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
-pub use config::{Allow, AuthConfig, AuthConfigError};
+pub use config::{Allow, AuthConfig, AuthConfigError, KeySource};
+pub use jwks::{KeySet, KeySetError};
 pub use keys::{KeyId, PublicKey, PublicKeyError};
 pub use scope::{Scope, UnknownScope};
 pub use secret::{Secret, SecretError, SecretProblem};
 
 use cache::{Cache, digest};
 use keys::Keys;
+pub(crate) use published::Freshness;
+use published::Published;
 use revocation::{Revocation, Revocations, RevocationsError};
 use verify::Verifier;
 
@@ -109,6 +116,9 @@ pub enum AuthError {
     /// A good token of a user who is not let in ([`Allow`]).
     #[error("user not allowed")]
     NotAllowed,
+    /// A token of a key that its provider is not known to have.
+    #[error("no key of this id")]
+    KeyUnknown,
     /// The key that the token names cannot be fetched now: neither good nor bad, ask again later.
     #[error("keys unavailable")]
     KeysUnavailable,
@@ -120,6 +130,8 @@ pub struct Authenticator {
     verifier: RwLock<Arc<Verifier>>,
     cache: Cache,
     revocations: Revocations,
+    /// Of the provider, if there is one.
+    published: Option<Published>,
     /// Told when an identity that was good may be so no more.
     changes: watch::Sender<()>,
 }
@@ -133,11 +145,21 @@ impl Authenticator {
     /// An authenticator for this configuration.
     pub fn with_revocations(config: AuthConfig, revocations: Revocations) -> Result<Self, AuthConfigError> {
         config.check()?;
+        let published = config.provider.as_ref().map(|_| Published::new());
         let verifier = RwLock::new(Arc::new(Verifier::new(config)));
-        Ok(Self { verifier, cache: Cache::default(), revocations, changes: watch::Sender::default() })
+        Ok(Self { verifier, cache: Cache::default(), revocations, published, changes: watch::Sender::default() })
     }
 
-    /// The identity of a token's bearer, now.
+    /// The identity of a token's bearer, now. Waits, for some seconds at most, if the token names a key that its
+    /// provider may just have published.
+    pub async fn identify(&self, token: &str) -> Result<Arc<Identity>, AuthError> {
+        match &self.published {
+            Some(published) => published.judge(|| self.verify(token)).await,
+            None => self.verify(token),
+        }
+    }
+
+    /// The identity of a token's bearer, now, by the keys at hand.
     pub fn verify(&self, token: &str) -> Result<Arc<Identity>, AuthError> {
         self.verify_at(token, SystemTime::now())
     }
@@ -189,6 +211,27 @@ impl Authenticator {
     /// another.
     pub fn replace_public_key(&self, public: PublicKey) -> bool {
         self.replace(|keys| keys.replace_public(public))
+    }
+
+    /// Puts the provider's keys in place of those before. Tokens of keys that are no longer among them are good no more;
+    /// whether anything changed.
+    pub fn replace_published(&self, keys: KeySet) -> bool {
+        self.replace(|current| current.replace_published(keys))
+    }
+
+    /// Tells those who wait for keys of the provider.
+    pub(crate) fn published_are(&self, freshness: Freshness) {
+        if let Some(published) = &self.published {
+            published.are(freshness);
+        }
+    }
+
+    /// Resolves when a token named a key of the provider that is not at hand.
+    pub(crate) async fn published_key_missing(&self) {
+        match &self.published {
+            Some(published) => published.one_missing().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Tokens that are good no more, to look at.

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use bytesize::ByteSize;
 use tunnel_cli::exit::Exit;
 use tunneld::{
-    auth::{Allow, AuthConfig, revocation::Revocations},
+    auth::{Allow, AuthConfig, KeySource, revocation::Revocations},
     config::{Config, Limits, TlsFiles},
 };
 
@@ -29,7 +29,7 @@ pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
 
 fn lines(config: &Config) -> Vec<(&'static str, String)> {
     let Config { listen, tls, public_url, trusted_proxies, auth, limits, cors_origins, .. } = config;
-    let Config { key_files: _, revocations_file, admin, .. } = config;
+    let Config { key_files: _, revocations_file, admin, login, .. } = config;
     let listen = match tls {
         Some(TlsFiles { cert, .. }) => format!("https://{listen}, certificate {}", cert.display()),
         None => format!("http://{listen}, no TLS"),
@@ -38,6 +38,8 @@ fn lines(config: &Config) -> Vec<(&'static str, String)> {
         public_url.as_ref().map_or("as callers ask for it".into(), |url| url.origin().ascii_serialization());
     let mut lines = vec![("listen", listen), ("public URL", public_url), ("trusted proxies", list(trusted_proxies))];
     lines.extend(tokens(auth));
+    let login = login.as_ref().map(|login| format!("at {}, client {}", login.issuer, login.client_id));
+    lines.push(("signing in", login.unwrap_or("nowhere: no --oidc-client-id".into())));
     lines.extend(bounds(limits));
     lines.push(("web pages from", list(cors_origins)));
     let kept = revocations_file.as_ref().map(|path| format!("in {}", path.display()));
@@ -50,11 +52,15 @@ fn lines(config: &Config) -> Vec<(&'static str, String)> {
 }
 
 fn tokens(auth: &AuthConfig) -> Vec<(&'static str, String)> {
-    let AuthConfig { secret, public_key, issuer, audience, allow, require_scope } = auth;
+    let AuthConfig { secret, public_key, provider, issuer, audience, allow, require_scope } = auth;
     let secret = secret.as_ref().map(|_| "shared secret (HS256)".to_owned());
     let issuer = issuer.as_ref().map(|issuer| format!(" of issuer {issuer}")).unwrap_or_default();
     let public_key = public_key.as_ref().map(|key| format!("public key ({}){issuer}", key.algorithm()));
-    let mut tokens: Vec<String> = secret.into_iter().chain(public_key).collect();
+    let provider = provider.as_ref().map(|provider| match provider {
+        KeySource::Jwks(url) => format!("keys at {url}"),
+        KeySource::Issuer(issuer) => format!("keys of {issuer}"),
+    });
+    let mut tokens: Vec<String> = secret.into_iter().chain(public_key).chain(provider).collect();
     tokens.extend(audience.as_ref().map(|audience| format!("for audience {audience}")));
     let users = match allow {
         Allow::Any => "everyone with a good token".to_owned(),

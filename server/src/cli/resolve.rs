@@ -12,13 +12,12 @@ use tunnel_cli::{
 };
 use tunneld::{
     admin::{AdminToken, AdminTokenError},
-    auth::{Allow, AuthConfig, PublicKey, Secret},
     config::{AdminConfig, Config, DEFAULT_LISTEN_PLAIN, DEFAULT_LISTEN_TLS, KeyFiles, Limits, TlsFiles},
     edge::cors::CorsPolicy,
 };
 use url::Url;
 
-use super::settings::Settings;
+use super::{settings::Settings, trust};
 
 /// Where plain HTTP listens when a port alone is given.
 pub(super) const LOOPBACK: IpAddr = DEFAULT_LISTEN_PLAIN.ip();
@@ -54,12 +53,14 @@ pub(super) fn serve(settings: &Settings) -> Result<Serve, Wrong> {
     }
     let level = settings.log_level.as_deref().unwrap_or("info");
     let filter = Log::filter(level).map_err(|problem| Wrong::new("log-level", problem))?;
+    warnings.extend(trust::warning(settings));
     let config = Config {
         listen,
         tls,
         public_url: read("public-url", settings.public_url.as_deref(), public_url)?,
         trusted_proxies: read_all("trusted-proxy", settings.trusted_proxy.as_deref(), network)?,
-        auth: auth(settings)?,
+        auth: trust::auth(settings)?,
+        login: trust::login(settings)?,
         key_files: KeyFiles { secret: settings.jwt_secret_file.clone(), public_key: settings.jwt_public_key.clone() },
         revocations_file: settings.revocations_file.clone(),
         admin: admin(settings)?,
@@ -94,33 +95,6 @@ fn certificate(cert: &Path, key: &Path) -> Result<TlsFiles, Wrong> {
     Ok(TlsFiles { cert: cert.to_owned(), key: key.to_owned() })
 }
 
-fn auth(settings: &Settings) -> Result<AuthConfig, Wrong> {
-    let secret = settings.jwt_secret_file.as_deref().map(Secret::read).transpose();
-    let secret = secret.map_err(|error| Wrong::new("jwt-secret-file", error))?;
-    let public_key = settings.jwt_public_key.as_deref().map(PublicKey::read).transpose();
-    let public_key = public_key.map_err(|error| Wrong::new("jwt-public-key", error))?;
-    if secret.is_none() && public_key.is_none() {
-        return Err(no_key());
-    }
-    if public_key.is_none() && settings.jwt_issuer.is_some() {
-        return Err(Wrong::new(
-            "jwt-issuer",
-            "it is about tokens of a public key; add --jwt-public-key FILE or leave it out",
-        ));
-    }
-    let not_empty = |text: &str| {
-        if text.is_empty() { Err("it is empty; give a value or leave it out".to_owned()) } else { Ok(text.to_owned()) }
-    };
-    Ok(AuthConfig {
-        secret,
-        public_key,
-        issuer: read("jwt-issuer", settings.jwt_issuer.as_deref(), not_empty)?,
-        audience: read("jwt-audience", settings.jwt_audience.as_deref(), not_empty)?,
-        allow: allow(settings)?,
-        require_scope: settings.require_scope.unwrap_or(false),
-    })
-}
-
 fn admin(settings: &Settings) -> Result<Option<AdminConfig>, Wrong> {
     let listen = read("admin-listen", settings.admin_listen.as_deref(), |text| value::listen_address(text, LOOPBACK))?;
     let token_file = settings.admin_token_file.clone();
@@ -132,28 +106,6 @@ fn admin(settings: &Settings) -> Result<Option<AdminConfig>, Wrong> {
         }
         Some(listen) => Ok(Some(AdminConfig { listen, token_file })),
         None => Ok(None),
-    }
-}
-
-pub(super) fn no_key() -> Wrong {
-    Wrong::new(
-        "jwt-secret-file",
-        "no way to verify tokens: make a secret with `openssl rand -hex 32 > secret` and add --jwt-secret-file secret, \
-         or add --jwt-public-key FILE",
-    )
-}
-
-fn allow(settings: &Settings) -> Result<Allow, Wrong> {
-    let user = |text: &str| if text.is_empty() { Err("a user has no name".to_owned()) } else { Ok(text.to_owned()) };
-    let claim = |text: &str| match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("{text:?} is no claim; write NAME=VALUE, for example group=staff")),
-    };
-    match (&settings.allow_user, &settings.require_claim) {
-        (Some(_), Some(_)) => Err(Wrong::new("allow-user", "--require-claim is set as well; keep one of the two")),
-        (Some(users), None) => read_all("allow-user", Some(users), user).map(Allow::Users),
-        (None, Some(claims)) => read_all("require-claim", Some(claims), claim).map(Allow::Claims),
-        (None, None) => Ok(Allow::Any),
     }
 }
 
@@ -232,7 +184,11 @@ pub(super) fn public_url(text: &str) -> Result<Url, String> {
 mod tests {
     use std::{fs, path::PathBuf};
 
+    use tunneld::auth::{Allow, KeySource};
+
     use super::*;
+
+    const IDP: &str = "https://id.example";
 
     fn usable() -> (tempfile::TempDir, Settings) {
         let dir = tempfile::tempdir().unwrap();
@@ -304,6 +260,15 @@ mod tests {
             ("jwt-secret-file", "at least 32", Box::new(|s| s.jwt_secret_file = Some(short.clone()))),
             ("jwt-public-key", "/no/x", Box::new(|s| s.jwt_public_key = path("/no/x"))),
             ("jwt-issuer", "--jwt-public-key", Box::new(|s| s.jwt_issuer = text("x"))),
+            ("jwks-url", "only https://", Box::new(|s| s.jwks_url = text("http://id.example/keys"))),
+            ("jwks-url", "keep one", Box::new(|s| (s.jwks_url, s.oidc_issuer) = (text(IDP), text(IDP)))),
+            ("oidc-issuer", "only https://", Box::new(|s| s.oidc_issuer = text("http://id.example"))),
+            ("oidc-issuer", "for example https://", Box::new(|s| s.oidc_issuer = text("id.example"))),
+            ("oidc-client-id", "--oidc-issuer", Box::new(|s| s.oidc_client_id = text("x"))),
+            ("oidc-scope", "--oidc-client-id", Box::new(|s| s.oidc_scope = text("x"))),
+            ("jwt-audience", "exact aud", Box::new(|s| s.oidc_issuer = text(IDP))),
+            ("allow-user", "--allow-any-user", Box::new(|s| (s.oidc_issuer, s.jwt_audience) = (text(IDP), text("x")))),
+            ("allow-any-user", "keep one", Box::new(|s| (s.allow_any_user, s.allow_user) = (Some(true), list("a")))),
             ("jwt-audience", "empty", Box::new(|s| s.jwt_audience = text(""))),
             ("allow-user", "keep one", Box::new(|s| (s.allow_user, s.require_claim) = (list("a"), list("b=c")))),
             ("allow-user", "no name", Box::new(|s| s.allow_user = list(""))),
@@ -339,6 +304,21 @@ mod tests {
             assert_eq!(wrong.setting, setting, "{wrong:?}");
             assert!(wrong.problem.contains(way_out) && !wrong.problem.contains('\n'), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_identity_provider_beside_the_secret() {
+        let text = |text: &str| Some(text.to_owned());
+        let (_dir, usable) = usable();
+        let settings = Settings { jwt_audience: text("tunnel"), allow_any_user: Some(true), ..usable };
+        let idp = Settings { oidc_issuer: text(IDP), oidc_client_id: text("app"), ..settings };
+        let Serve { config, warnings, .. } = serve(&idp).unwrap();
+        assert!(config.auth.secret.is_some() && warnings.is_empty());
+        assert!(matches!(config.auth.provider, Some(KeySource::Issuer(issuer)) if issuer.as_str() == IDP));
+        assert_eq!(config.login.unwrap().scope, "openid offline_access");
+        let jwks = Settings { oidc_issuer: None, oidc_client_id: None, jwks_url: text(IDP), ..idp };
+        let Serve { config, warnings, .. } = serve(&jwks).unwrap();
+        assert!(config.login.is_none() && warnings[0].contains("--jwt-issuer"), "{warnings:?}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use tunnel_cli::log;
 pub(super) const PATHS: [&str; 6] =
     ["tls-cert", "tls-key", "jwt-secret-file", "jwt-public-key", "revocations-file", "admin-token-file"];
 
+const SCOPE_HELP: &str = "Scopes that they ask for [default: openid offline_access]";
+
 /// The settings, none of them read into its type yet.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -50,21 +52,44 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FILE", env = "TUNNELD_JWT_PUBLIC_KEY", help_heading = "Tokens")]
     pub(super) jwt_public_key: Option<PathBuf>,
 
-    /// Issuer (iss) that tokens of the public key must name
+    /// Identity provider whose tokens are accepted, by its exact issuer (iss): keys and endpoints are found there
+    #[arg(long, value_name = "URL", env = "TUNNELD_OIDC_ISSUER", help_heading = "Tokens")]
+    pub(super) oidc_issuer: Option<String>,
+
+    /// Client ID with which people sign in there, in a browser or with tunnel login [default: they cannot]
+    #[arg(long, value_name = "ID", env = "TUNNELD_OIDC_CLIENT_ID", help_heading = "Tokens")]
+    pub(super) oidc_client_id: Option<String>,
+
+    #[arg(long, value_name = "SCOPES", env = "TUNNELD_OIDC_SCOPE", help_heading = "Tokens", help = SCOPE_HELP)]
+    pub(super) oidc_scope: Option<String>,
+
+    /// Address of the keys (JWK Set) of an identity provider that has no issuer to look them up
+    #[arg(long, value_name = "URL", env = "TUNNELD_JWKS_URL", help_heading = "Tokens")]
+    pub(super) jwks_url: Option<String>,
+
+    /// Issuer (iss) that tokens of --jwt-public-key and --jwks-url must name
     #[arg(long, value_name = "ISS", env = "TUNNELD_JWT_ISSUER", help_heading = "Tokens")]
     pub(super) jwt_issuer: Option<String>,
 
-    /// Audience (aud) that every token must name
+    /// Audience (aud) that every token must name; needed with an identity provider
     #[arg(long, value_name = "AUD", env = "TUNNELD_JWT_AUDIENCE", help_heading = "Tokens")]
     pub(super) jwt_audience: Option<String>,
 
-    /// Users (sub) who are let in; may be repeated [default: all with a good token]
+    /// Users (sub) who are let in; may be repeated [default: all with a good token, unless there is a provider]
     #[arg(long, value_name = "USER", env = "TUNNELD_ALLOW_USER", value_delimiter = ',', help_heading = "Tokens")]
     pub(super) allow_user: Option<Vec<String>>,
 
     /// Claims that a token must carry to be let in; may be repeated
     #[arg(long, value_name = "K=V", env = "TUNNELD_REQUIRE_CLAIM", value_delimiter = ',', help_heading = "Tokens")]
     pub(super) require_claim: Option<Vec<String>>,
+
+    /// Everyone with a good token is let in, which must be said if an identity provider decides who that is
+    #[arg(
+        long, value_name = "BOOL", env = "TUNNELD_ALLOW_ANY_USER", help_heading = "Tokens",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    pub(super) allow_any_user: Option<bool>,
 
     /// A token without a tunnel: scope may do nothing, instead of connect and proxy
     #[arg(

@@ -5,7 +5,7 @@
 //! * [`target`]: what a request may look like; [`capability`] and [`credential`]: where its token is.
 //! * `forward`: the way to the desktop and back; [`headers`]: what crosses the tunnel; [`cors`]: which web pages may
 //!   read an answer.
-//! * `own`: health and status; `access`: the log line. The one table of errors is [`crate::error`].
+//! * `own`: health, status and where to sign in; `access`: the log line. The one table of errors is [`crate::error`].
 
 pub(crate) mod access;
 pub mod capability;
@@ -25,6 +25,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tunnel_frame::policy::is_inference;
+use tunnel_oidc::Login;
 
 use self::{
     access::Access,
@@ -112,6 +113,7 @@ async fn route(
             return Ok(Answer::Ours(own::health(StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"draining\"}\n")));
         }
         "/readyz" => return Ok(Answer::Ours(own::health(StatusCode::OK, "{\"status\":\"ready\"}\n"))),
+        Login::PATH => return own::login(app.login.as_ref()).map(Answer::Ours),
         _ => {}
     }
     let (parts, body) = request.into_parts();
@@ -121,7 +123,7 @@ async fn route(
     }
     target::check(&parts)?;
     let credential = credential::find(&parts.headers, capability)?;
-    let identity = authenticate(app, &credential)?;
+    let identity = authenticate(app, &credential).await?;
     access.user(&identity.user);
     let only_path = path.split_once('?').map_or(path, |(path, _)| path);
     if only_path == "/api/tunnel/status" {
@@ -137,8 +139,8 @@ async fn route(
 }
 
 /// Who sends this.
-pub(crate) fn authenticate(app: &App, credential: &Credential<'_>) -> Result<Arc<Identity>, Refusal> {
-    let verified = app.authenticator.verify(&credential.token);
+pub(crate) async fn authenticate(app: &App, credential: &Credential<'_>) -> Result<Arc<Identity>, Refusal> {
+    let verified = app.authenticator.identify(&credential.token).await;
     let identity = verified.map_err(|error| credential.source.refuse(error))?;
     // Paths end up in histories and logs: what they give away must not be a whole desktop (T62).
     if credential.source == Source::Capability && identity.scope.contains(Scope::CONNECT) {

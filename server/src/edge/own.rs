@@ -1,10 +1,15 @@
-//! The edge's own endpoints: health, readiness, and the caller's desktops.
+//! The edge's own endpoints: health, readiness, where to sign in, and the caller's desktops.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
+use tunnel_oidc::Login;
 
-use crate::{id::UserId, registry::Registry};
+use crate::{
+    error::{ErrorCode, Refusal},
+    id::UserId,
+    registry::Registry,
+};
 
 /// `GET /api/tunnel/status`.
 #[derive(Debug, Serialize)]
@@ -56,7 +61,16 @@ pub(super) fn status(registry: &Registry, user: &UserId) -> Response<Bytes> {
         offline_since: lost.map(|lost| humantime::format_rfc3339_seconds(lost).to_string()),
         tunnels: desktops,
     };
-    let json = serde_json::to_vec(&status).expect("strings and numbers always serialise");
+    json(&status)
+}
+
+/// How to sign in, for who wants a token.
+pub(super) fn login(login: Option<&Login>) -> Result<Response<Bytes>, Refusal> {
+    login.map(json).ok_or(ErrorCode::NoLogin.into())
+}
+
+fn json(value: &impl Serialize) -> Response<Bytes> {
+    let json = serde_json::to_vec(value).expect("strings and numbers always serialise");
     let mut response = Response::new(Bytes::from(json));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

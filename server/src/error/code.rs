@@ -19,6 +19,8 @@ pub enum ErrorCode {
     ScopeDenied,
     /// A rule of the operator or of the desktop forbids it.
     NotAllowed,
+    /// People cannot sign in at an identity provider here.
+    NoLogin,
     /// Another live desktop of the user has the name.
     NameInUse,
     /// The user has as many tunnels as allowed.
@@ -119,6 +121,12 @@ impl ErrorCode {
                 "not_allowed",
                 Unsaid,
                 "The rules of this server do not allow this; ask its operator.",
+            ),
+            Self::NoLogin => row(
+                S::NOT_FOUND,
+                "no_login",
+                Unsaid,
+                "This server has no identity provider to sign in at; ask its operator for a token.",
             ),
             Self::NameInUse => row(
                 S::CONFLICT,

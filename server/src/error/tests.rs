@@ -10,13 +10,14 @@ use super::{
     *,
 };
 
-const ALL: [ErrorCode; 24] = [
+const ALL: [ErrorCode; 25] = [
     ErrorCode::BadRequest,
     ErrorCode::TokenMissing,
     ErrorCode::TokenInvalid,
     ErrorCode::TokenExpired,
     ErrorCode::ScopeDenied,
     ErrorCode::NotAllowed,
+    ErrorCode::NoLogin,
     ErrorCode::NameInUse,
     ErrorCode::TunnelLimit,
     ErrorCode::BodyTooLarge,

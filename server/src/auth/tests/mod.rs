@@ -18,6 +18,7 @@ mod changes;
 mod hostile;
 mod identity;
 mod keys;
+pub(crate) mod provider;
 
 /// "Now" in every test: a round number.
 const NOW: u64 = 1_800_000_000;
@@ -33,7 +34,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 /// A private key, made for this run.
-struct Signer {
+pub(crate) struct Signer {
     alg: &'static str,
     pair: KeyPair,
 }
@@ -48,7 +49,7 @@ impl Signer {
     }
 
     /// A token with this header and payload, whatever they are.
-    fn sign(&self, header: &str, payload: &str) -> String {
+    pub(crate) fn sign(&self, header: &str, payload: &str) -> String {
         let message = message(header, payload);
         let signature = match self.alg {
             // rcgen signs ECDSA as X.509 wants it, not as RFC 7518 §3.4 does.
@@ -70,9 +71,9 @@ fn es(algorithm: Algorithm, pair: &KeyPair, message: &str) -> String {
 }
 
 static RSA: LazyLock<Signer> = LazyLock::new(|| Signer::new("RS256", &PKCS_RSA_SHA256));
-static P256: LazyLock<Signer> = LazyLock::new(|| Signer::new("ES256", &PKCS_ECDSA_P256_SHA256));
+pub(crate) static P256: LazyLock<Signer> = LazyLock::new(|| Signer::new("ES256", &PKCS_ECDSA_P256_SHA256));
 static P384: LazyLock<Signer> = LazyLock::new(|| Signer::new("ES384", &PKCS_ECDSA_P384_SHA384));
-static ED: LazyLock<Signer> = LazyLock::new(|| Signer::new("EdDSA", &PKCS_ED25519));
+pub(crate) static ED: LazyLock<Signer> = LazyLock::new(|| Signer::new("EdDSA", &PKCS_ED25519));
 
 fn signers() -> [&'static Signer; 4] {
     [&RSA, &P256, &P384, &ED]
@@ -105,6 +106,7 @@ fn config() -> AuthConfig {
     AuthConfig {
         secret: Some(Secret::new(SECRET).unwrap()),
         public_key: None,
+        provider: None,
         issuer: None,
         audience: None,
         allow: Allow::Any,

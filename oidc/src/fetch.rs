@@ -1,0 +1,202 @@
+//! One small HTTP exchange with a server that is trusted to say who it is, and with nothing else.
+//!
+//! Owns the limits: https (plain http only on this machine), 10 s from the first packet to the last, 128 KiB, and no
+//! redirects. Knows nothing of what is asked.
+
+use std::{fmt, io, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::ClientConfig;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::time::timeout;
+use url::{Host, Url};
+
+/// From the first packet to the last byte of the answer.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// The largest answer. The largest honest ones are sets of keys with certificates, some 30 KB.
+const MAX_BYTES: usize = 128 * 1024;
+
+/// Asks. Each exchange has a connection of its own: there are few, minutes apart.
+#[derive(Clone)]
+pub struct Fetcher {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
+/// Why there is no answer that can be used. Reads as the end of a sentence that starts with the address.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Everyone on the way could have written the answer.
+    #[error("is not encrypted; only https:// is trusted, and http:// on this machine")]
+    NotEncrypted,
+    /// Not an address that can be asked.
+    #[error("is no address of a server")]
+    NoServer,
+    /// No connection, or it broke off.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// Silence.
+    #[error("did not answer within {} s", WITHIN.as_secs())]
+    TooSlow,
+    /// Endless, perhaps.
+    #[error("answered with more than {} KiB", MAX_BYTES / 1024)]
+    TooLarge,
+    /// Neither the document that was asked for nor a reason.
+    #[error("answered {0}{hint}", hint = if .0.is_redirection() { "; redirects are not followed" } else { "" })]
+    Status(StatusCode),
+    /// Something else.
+    #[error("answered something else than was asked for: {0}")]
+    Malformed(serde_json::Error),
+}
+
+impl Fetcher {
+    /// Trusts whom `tls` trusts.
+    #[must_use]
+    pub fn new(mut tls: ClientConfig) -> Self {
+        tls.alpn_protocols.clear(); // the connector sets its own
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { client }
+    }
+
+    /// The document at an address: its status must be 200.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn get(&self, url: &Url) -> Result<Bytes, FetchError> {
+        let answer = self.ask(url, Request::get(url.as_str()), Bytes::new()).await?;
+        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(FetchError::Status(answer.status)) }
+    }
+
+    /// The same, read as JSON.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn get_json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, FetchError> {
+        serde_json::from_slice(&self.get(url).await?).map_err(FetchError::Malformed)
+    }
+
+    /// The answer to a request with a bearer token.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn get_as(&self, url: &Url, token: &str) -> Result<Answer, FetchError> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| FetchError::NoServer)?;
+        bearer.set_sensitive(true);
+        self.ask(url, Request::get(url.as_str()).header(header::AUTHORIZATION, bearer), Bytes::new()).await
+    }
+
+    /// The answer to a form (`application/x-www-form-urlencoded`), as all endpoints of OAuth take it.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn post_form(&self, url: &Url, fields: &[(&str, &str)]) -> Result<Answer, FetchError> {
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = Request::post(url.as_str()).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.ask(url, request, form.into()).await
+    }
+
+    async fn ask(&self, url: &Url, request: http::request::Builder, body: Bytes) -> Result<Answer, FetchError> {
+        check(url)?;
+        let request = request
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("tunnel/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body))
+            .map_err(|_| FetchError::NoServer)?;
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| FetchError::Unreachable(why(&error)))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    FetchError::TooLarge
+                } else {
+                    FetchError::Unreachable("the answer broke off".into())
+                }
+            })?;
+            Ok(Answer { status: head.status, body: body.to_bytes() })
+        };
+        timeout(WITHIN, exchange).await.unwrap_or(Err(FetchError::TooSlow))
+    }
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fetcher")
+    }
+}
+
+/// Whether an address may be asked: https, or a server of this machine.
+///
+/// # Errors
+/// [`FetchError::NotEncrypted`], [`FetchError::NoServer`].
+pub fn check(url: &Url) -> Result<(), FetchError> {
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(FetchError::NoServer),
+    };
+    match url.scheme() {
+        _ if !url.username().is_empty() || url.password().is_some() => Err(FetchError::NoServer),
+        "https" => Ok(()),
+        "http" if is_local => Ok(()),
+        "http" => Err(FetchError::NotEncrypted),
+        _ => Err(FetchError::NoServer),
+    }
+}
+
+/// The innermost reason, which is what a person can do something about.
+fn why(error: &hyper_util::client::legacy::Error) -> String {
+    let mut reason: &dyn std::error::Error = error;
+    loop {
+        if let Some(tls) = reason.downcast_ref::<io::Error>().and_then(tunnel_certs::client::explain) {
+            return tls;
+        }
+        match reason.source() {
+            Some(deeper) => reason = deeper,
+            None => return reason.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t17_only_https_and_this_machine_are_asked() {
+        let checked = |url: &str| check(&Url::parse(url).unwrap()).map_err(|error| error.to_string());
+        for good in ["https://id.example/x", "http://127.0.0.1:1", "http://[::1]/x", "http://localhost:80"] {
+            assert_eq!(checked(good), Ok(()), "{good}");
+        }
+        for bad in ["http://id.example", "http://127.0.0.1.example", "http://10.0.0.1", "http://localhost.example"] {
+            assert!(checked(bad).unwrap_err().contains("not encrypted"), "{bad}");
+        }
+        for bad in ["file:///etc/passwd", "ftp://id.example", "https://user@id.example", "https://a:b@id.example"] {
+            assert!(checked(bad).unwrap_err().contains("no address"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_named_as_such() {
+        assert_eq!(FetchError::Status(StatusCode::FOUND).to_string(), "answered 302 Found; redirects are not followed");
+        assert_eq!(FetchError::Status(StatusCode::NOT_FOUND).to_string(), "answered 404 Not Found");
+    }
+}
