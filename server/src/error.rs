@@ -179,6 +179,10 @@ impl Refusal {
             // RFC 9110 §15.5.2: a 401 carries a challenge.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 §15.5.6: a 405 lists what is allowed.
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
         if self.status == StatusCode::UPGRADE_REQUIRED {
             // RFC 9110 §15.5.22: a 426 names the protocol; §7.8: Connection goes with it.
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -34,6 +34,7 @@ use crate::{
     edge::{
         cors::{CorsOriginError, CorsPolicy},
         peer,
+        web::WebClient,
     },
     listener::Listener,
     provider::Provider,
@@ -96,6 +97,7 @@ pub(crate) struct App {
     pub(crate) authenticator: Authenticator,
     pub(crate) registry: Arc<Registry>,
     pub(crate) cors: CorsPolicy,
+    pub(crate) web: WebClient,
     pub(crate) limits: Limits,
     pub(crate) login: Option<Login>,
     public_url: Option<Url>,
@@ -148,6 +150,7 @@ impl Server {
             authenticator: Authenticator::with_revocations(config.auth, revocations)?,
             registry: Arc::new(Registry::new(registry_limits)),
             cors: CorsPolicy::new(&config.cors_origins)?,
+            web: WebClient::new(config.login.as_ref()),
             login: config.login,
             public_url: config.public_url,
             admission: Admission::new(&config.limits, config.trusted_proxies.clone(), tls.is_none()),

@@ -5,7 +5,8 @@
 //! * [`target`]: what a request may look like; [`capability`] and [`credential`]: where its token is.
 //! * `forward`: the way to the desktop and back; [`headers`]: what crosses the tunnel; [`cors`]: which web pages may
 //!   read an answer.
-//! * `own`: health, status and where to sign in; `access`: the log line. The one table of errors is [`crate::error`].
+//! * `own`: health, status and where to sign in; `web`: the web client; `access`: the log line. The one table of errors
+//!   is [`crate::error`].
 
 pub(crate) mod access;
 pub mod capability;
@@ -17,6 +18,7 @@ mod linger;
 mod own;
 pub(crate) mod peer;
 pub mod target;
+pub(crate) mod web;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -122,6 +124,9 @@ async fn route(
         return Ok(Answer::Ours(preflight));
     }
     target::check(&parts)?;
+    if let Some(answer) = app.web.answer(&parts) {
+        return answer.map(Answer::Ours);
+    }
     let credential = credential::find(&parts.headers, capability)?;
     let identity = authenticate(app, &credential).await?;
     access.user(&identity.user);
@@ -161,7 +166,7 @@ fn authorise(identity: &Identity, method: &Method, path: &str) -> Result<(), Ref
 /// A response of ours. One to HEAD has the length of its body, but not the body (RFC 9110 §9.3.2).
 fn ours(mut access: Access, mut response: Response<Bytes>, is_head: bool) -> Response<EdgeBody> {
     access.answered(response.status());
-    if is_head {
+    if is_head && response.status() != StatusCode::NOT_MODIFIED {
         let body = std::mem::take(response.body_mut());
         response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
     }

@@ -21,6 +21,10 @@ pub enum ErrorCode {
     NotAllowed,
     /// People cannot sign in at an identity provider here.
     NoLogin,
+    /// The web client has no such file.
+    NotFound,
+    /// Files of the web client can only be read.
+    MethodNotAllowed,
     /// Another live desktop of the user has the name.
     NameInUse,
     /// The user has as many tunnels as allowed.
@@ -127,6 +131,15 @@ impl ErrorCode {
                 "no_login",
                 Unsaid,
                 "This server has no identity provider to sign in at; ask its operator for a token.",
+            ),
+            Self::NotFound => {
+                row(S::NOT_FOUND, "not_found", Unsaid, "The web client has no such file; open /app/ instead.")
+            }
+            Self::MethodNotAllowed => row(
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                Unsaid,
+                "The web client is only read; send GET or HEAD.",
             ),
             Self::NameInUse => row(
                 S::CONFLICT,

@@ -10,7 +10,7 @@ use super::{
     *,
 };
 
-const ALL: [ErrorCode; 25] = [
+const ALL: [ErrorCode; 27] = [
     ErrorCode::BadRequest,
     ErrorCode::TokenMissing,
     ErrorCode::TokenInvalid,
@@ -18,6 +18,8 @@ const ALL: [ErrorCode; 25] = [
     ErrorCode::ScopeDenied,
     ErrorCode::NotAllowed,
     ErrorCode::NoLogin,
+    ErrorCode::NotFound,
+    ErrorCode::MethodNotAllowed,
     ErrorCode::NameInUse,
     ErrorCode::TunnelLimit,
     ErrorCode::BodyTooLarge,

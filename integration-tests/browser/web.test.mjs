@@ -1,0 +1,468 @@
+// The web client in a real browser, on the real programs. `scripts/browser` runs this.
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+
+import axe from "axe-core";
+
+import { HOSTILE, Model, World, launch } from "./world.mjs";
+
+const DEADLINE = ["--stream-deadline", "3s", "--max-stream-deadline", "3s"];
+const PHONE = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
+
+let browser, world, model, desktop;
+let context, errors, requests;
+
+before(async () => {
+    [browser, world, model] = await Promise.all([launch(), new World().start(), new Model().start()]);
+    desktop = await world.connect("bob", model);
+});
+
+after(async () => {
+    await browser?.close();
+    await world?.stop();
+    await model?.stop();
+});
+
+afterEach(async () => {
+    await context?.close();
+    context = null;
+    assert.deepEqual(errors, [], "the page logs no error");
+});
+
+/** A tab of a browser that has never been here; `options` are Playwright's. */
+async function tab(options = {}) {
+    context = await browser.newContext({ ignoreHTTPSErrors: true, permissions: ["clipboard-read", "clipboard-write"], ...options });
+    [errors, requests] = [[], []];
+    return nextTab();
+}
+
+async function nextTab() {
+    const page = await context.newPage();
+    page.setDefaultTimeout(20_000);
+    page.on("pageerror", (error) => errors.push(error.stack));
+    page.on("console", (message) => {
+        // Chromium logs each answer that is an error; a policy that was violated is one of the page.
+        if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) errors.push(message.text());
+    });
+    page.on("request", (request) => requests.push(request.url()));
+    return page;
+}
+
+/** Signed in by a link, with the models there. */
+async function signedIn(options, user = "bob", at = world) {
+    const page = await tab(options);
+    await page.goto(`${at.page}#token=${at.token(user)}`);
+    await page.getByRole("combobox", { name: "Model" }).locator("option", { hasText: "qwen3:8b" }).waitFor({ state: "attached" });
+    return page;
+}
+
+const answers = (page) => page.locator("article.answer");
+const answer = (page) => answers(page).last();
+
+/** Asks, and waits for the end of the answer. */
+async function ask(page, text) {
+    await begin(page, text);
+    return over(page);
+}
+
+async function begin(page, text) {
+    const count = await answers(page).count();
+    await page.getByLabel("Message", { exact: true }).fill(text);
+    await page.keyboard.press("Enter");
+    await answers(page).nth(count).waitFor();
+}
+
+async function over(page) {
+    await page.getByRole("button", { name: "Send" }).waitFor();
+    return answer(page).innerText();
+}
+
+async function shows(locator, text) {
+    await locator.filter({ hasText: text }).first().waitFor();
+}
+
+const stored = (page, where) => page.evaluate((where) => globalThis[where].getItem("tunnel.token"), where);
+
+// --- Signing in.
+
+test("sign in by pasting a token; it stays in this tab", async () => {
+    const page = await tab();
+    const token = world.token("bob");
+    await page.goto(world.url);
+    assert.equal(page.url(), world.page, "the root leads to the page");
+    await page.getByLabel("Token", { exact: true }).fill(`  Bearer ${token}\n`);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await shows(page.locator("#desktop"), /tower\s*online since .*\d/);
+    assert.equal(await stored(page, "localStorage"), null);
+    await page.reload();
+    await shows(page.locator("#desktop"), "online since");
+    assert.ok(!(await page.content()).includes(token), "the token is nowhere in the page");
+    const other = await nextTab();
+    await other.goto(world.page);
+    await other.getByLabel("Token", { exact: true }).waitFor();
+});
+
+test("sign in by a link; the token leaves the address at once, and no request carries it", async () => {
+    const page = await tab();
+    const token = world.token("bob");
+    await page.goto(`${world.url}/app#token=${token}`);
+    await shows(page.locator("#desktop"), "online since");
+    assert.equal(page.url(), world.page);
+    assert.equal(await stored(page, "localStorage"), null);
+    assert.ok(requests.every((url) => !url.includes(token.slice(-20))));
+    await page.goBack();
+    await page.goForward();
+    assert.equal(page.url(), world.page, "nor is it in the history");
+});
+
+test("a capability URL can be pasted as it is", async () => {
+    const page = await tab();
+    await page.goto(world.page);
+    await page.getByLabel("Token", { exact: true }).fill(`${world.url}/t/${world.token("bob", { scope: "tunnel:infer" })}/`);
+    await page.keyboard.press("Enter");
+    await shows(page.locator("#desktop"), "online since");
+    assert.match(await ask(page, "hello"), /word19/);
+});
+
+test("remembered only when asked, and forgotten by signing out", async () => {
+    const page = await tab();
+    await page.goto(world.page);
+    await page.getByLabel("Token", { exact: true }).fill(world.token("bob"));
+    await page.locator("#remember").check();
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await shows(page.locator("#desktop"), "online since");
+    assert.notEqual(await stored(page, "localStorage"), null);
+    const other = await nextTab();
+    await other.goto(world.page);
+    await shows(other.locator("#desktop"), "online since");
+    await other.getByRole("button", { name: "Settings" }).click();
+    await shows(other.locator("#account"), /Signed in as bob, until/);
+    await other.locator("#remember-me").uncheck();
+    assert.equal(await stored(other, "localStorage"), null);
+    await other.getByRole("button", { name: "Sign out" }).click();
+    await other.getByLabel("Token", { exact: true }).waitFor();
+    assert.equal(await stored(other, "sessionStorage"), null);
+});
+
+test("a link of another user does not take over unasked", async () => {
+    const page = await signedIn();
+    await page.goto(`${world.page}#token=${world.token("eve")}`);
+    await page.getByRole("dialog").getByText("signs in as eve").waitFor();
+    await page.getByRole("button", { name: "Stay" }).click();
+    await page.getByRole("button", { name: "Settings" }).click();
+    await shows(page.locator("#account"), "Signed in as bob");
+});
+
+test("wrong tokens are explained where they were entered", async () => {
+    const page = await tab();
+    await page.goto(world.page);
+    for (const [text, says] of [
+        ["hello", "This is not a token"],
+        ["a.b.c".repeat(3), "not accepted"],
+        [world.token("bob", { exp: 1000 }), "Your token has expired"],
+    ]) {
+        await page.getByLabel("Token", { exact: true }).fill(text);
+        await page.getByRole("button", { name: "Sign in" }).click();
+        await shows(page.getByRole("alert"), says);
+        assert.equal(await stored(page, "sessionStorage"), null);
+    }
+    await page.goto(`${world.page}#token=abc`);
+    await shows(page.getByRole("alert"), "not complete");
+});
+
+// --- Chatting.
+
+test("an answer streams, with its figures; stop and try again", async () => {
+    const page = await signedIn();
+    const left = model.left;
+    await begin(page, "forever");
+    await shows(answer(page), "word5");
+    assert.ok(!(await answer(page).innerText()).includes("word9999"), "it comes piece by piece");
+    await page.getByRole("button", { name: "Stop" }).click();
+    assert.match(await over(page), /Stopped/);
+    for (let tries = 0; model.left === left; tries++) {
+        assert.ok(tries < 100, "the desktop's model is told to stop");
+        await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    await answer(page).getByRole("button", { name: "Try again" }).click();
+    await shows(answer(page), "word5");
+    await page.keyboard.press("Escape");
+    assert.match(await over(page), /First token after [\d.]+ s · [\d.]+ tokens\/s · \d+ tokens/);
+    assert.equal(await answers(page).count(), 1, "a second try takes the place of the first");
+});
+
+test("Ollama's own figures are shown, and text can be copied", async () => {
+    const page = await signedIn();
+    assert.match(await ask(page, "hello"), /· 40\.0 tokens\/s · 20 tokens/);
+    await answer(page).getByRole("button", { name: "Copy" }).click();
+    await answer(page).getByRole("button", { name: "Copied" }).waitFor();
+    const copied = await page.evaluate(() => navigator.clipboard.readText());
+    assert.ok(copied.startsWith("The **answer** to word1"), copied);
+});
+
+test("history, system prompt and model reach the desktop", async () => {
+    const page = await signedIn();
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("System prompt").fill("Be brief.");
+    await page.getByRole("button", { name: "Done" }).click();
+    await page.getByRole("combobox", { name: "Model" }).selectOption("qwen3:8b");
+    await ask(page, "hello");
+    await ask(page, "again");
+    const { path, headers, body } = model.requests.at(-1);
+    assert.equal(path, "/api/chat");
+    assert.equal(body.model, "qwen3:8b");
+    assert.deepEqual(body.messages.map(({ role }) => role), ["system", "user", "assistant", "user"]);
+    assert.ok(!JSON.stringify(headers).includes("eyJ"), "the token ends at the server");
+    await page.reload();
+    await shows(answer(page), "word19");
+    await page.getByRole("button", { name: "New chat" }).click();
+    assert.equal(await answers(page).count(), 0);
+});
+
+test("a model server that speaks only OpenAI's interface", async () => {
+    const other = await new Model().start();
+    other.speaks = "openai";
+    await world.connect("olga", other);
+    const page = await signedIn({}, "olga");
+    assert.match(await ask(page, "hello"), /word19[^]*20 tokens/);
+    assert.match(await ask(page, "unfinished"), /The answer was cut off/);
+    await context.close();
+    await other.stop();
+});
+
+test("several desktops: one is picked", async () => {
+    const [one, two] = await Promise.all([new Model().start(), new Model().start()]);
+    await world.connect("mia", one, "attic");
+    await world.connect("mia", two, "cellar");
+    const page = await signedIn({}, "mia");
+    const picker = page.getByRole("combobox", { name: "Desktop" });
+    assert.equal(await picker.inputValue(), "cellar", "the newest, as without a name");
+    await picker.selectOption("attic");
+    await ask(page, "hello");
+    assert.equal(one.requests.at(-1).path, "/api/chat");
+    await page.reload();
+    await shows(page.locator("#desktop"), "online since");
+    assert.equal(await picker.inputValue(), "attic");
+    await context.close();
+    await Promise.all([one.stop(), two.stop()]);
+});
+
+// --- What goes wrong.
+
+test("the desktop goes offline and comes back", async () => {
+    const page = await signedIn();
+    await desktop.stop();
+    const said = await ask(page, "hello");
+    assert.match(said, /Your desktop is offline[^]*tunnel connect/);
+    await shows(page.locator("#desktop"), "offline since");
+    desktop = await world.connect("bob", model);
+    await shows(page.locator("#desktop"), "online since"); // by itself
+    await answer(page).getByRole("button", { name: "Try again" }).click();
+    assert.match(await over(page), /word19/);
+});
+
+test("Ollama is down and comes back", async () => {
+    const page = await signedIn();
+    await model.stop();
+    assert.match(await ask(page, "hello"), /Nothing answers on your desktop[^]*Start Ollama/);
+    await page.reload();
+    await shows(page.locator("#notice"), "Start Ollama");
+    await model.start(model.port);
+    await page.getByRole("button", { name: "Check now" }).click();
+    assert.match(await ask(page, "hello"), /word19/);
+});
+
+test("the deadline, before and within an answer", async () => {
+    const strict = await new World().start(...DEADLINE);
+    await strict.connect("bob", model);
+    const page = await signedIn({}, "bob", strict);
+    assert.match(await ask(page, "hang"), /The answer took too long[^]*after 3 s[^]*--stream-deadline/);
+    assert.match(await ask(page, "forever"), /word5[^]*took too long[^]*lacks its end/);
+    await context.close();
+    await strict.stop();
+});
+
+test("a token that expires in the middle of a chat", async () => {
+    const page = await tab();
+    const soon = Math.floor(Date.now() / 1000) - 24; // clocks may differ by 30 s
+    await page.goto(`${world.page}#token=${world.token("bob", { exp: soon })}`);
+    await shows(page.locator("#desktop"), "online since");
+    await shows(page.locator("#notice"), "Your token ends at");
+    await begin(page, "hello");
+    await shows(page.getByRole("alert"), "Your token has expired");
+    await page.getByLabel("Token", { exact: true }).fill(world.token("bob"));
+    await page.keyboard.press("Enter");
+    await shows(answers(page).first(), "word");
+    assert.match(await ask(page, "hello"), /word19/);
+});
+
+test("streams that end badly are shown as cut", async () => {
+    const page = await signedIn();
+    assert.match(await ask(page, "unfinished"), /word19[^]*The answer was cut off/);
+    assert.match(await ask(page, "cut"), /word19[^]*broke off[^]*lacks its end/);
+    assert.match(await ask(page, "error"), /gave up[^]*out of memory/);
+    assert.match(await ask(page, "missing"), /404[^]*model 'x' not found/);
+});
+
+test("a scope that is too small, and no network", async () => {
+    const page = await tab();
+    await page.goto(`${world.page}#token=${world.token("bob", { scope: "tunnel:connect" })}`);
+    await shows(page.locator("#notice"), "Your token does not allow this");
+    await context.setOffline(true);
+    await shows(page.locator("#notice"), "The server cannot be reached");
+    await context.setOffline(false);
+    await shows(page.locator("#notice"), "Your token does not allow this");
+});
+
+// --- Threats.
+
+test("t60: what a model says is text", async () => {
+    const page = await signedIn();
+    await ask(page, "hostile");
+    assert.equal(await page.evaluate(() => globalThis.hacked), undefined);
+    for (const tag of ["img", "script", "a", "iframe", "svg", "style", "b", "i", "u"]) {
+        assert.equal(await page.locator(`#turns ${tag}`).count(), 0, tag);
+    }
+    const shown = await answer(page).locator(".text").innerText();
+    for (const part of ["<img src=x onerror=", "<script>window.hacked='code'</script>", "![x](https://evil.example/x.png)"]) {
+        assert.ok(HOSTILE.includes(part) && shown.includes(part), `${part} in ${shown}`);
+    }
+    assert.ok(requests.every((url) => url.startsWith(world.url)), requests.join("\n"));
+});
+
+test("t59: the policy stops what is not ours, even if it got in", async () => {
+    const page = await signedIn();
+    const added = await page.evaluate(async () => {
+        const violations = [];
+        document.addEventListener("securitypolicyviolation", (event) => violations.push(event.effectiveDirective));
+        try {
+            document.body.innerHTML = "<img src=x onerror=alert(1)>";
+        } catch (error) {
+            violations.push(error.name);
+        }
+        const script = document.createElement("script");
+        try {
+            script.textContent = "window.hacked = true";
+            document.body.append(script);
+        } catch (error) {
+            violations.push(error.name);
+        }
+        await fetch("https://evil.example/").catch(() => violations.push("fetch"));
+        return { violations, hacked: globalThis.hacked };
+    });
+    assert.equal(added.hacked, undefined);
+    assert.ok(added.violations.includes("TypeError") && added.violations.includes("fetch"), added.violations.join());
+    const frame = await nextTab();
+    await frame.goto(`${world.url}/healthz`);
+    const framed = await frame.evaluate(async (page) => {
+        const frame = document.createElement("iframe");
+        frame.src = page;
+        document.body.append(frame);
+        await new Promise((resolve) => (frame.onload = resolve));
+        return frame.contentDocument?.querySelector("#token") != null;
+    }, world.page);
+    assert.equal(framed, false);
+    errors.length = 0; // these were meant
+});
+
+test("t61: a hostile desktop's page has no power in our origin", async () => {
+    const page = await signedIn();
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.locator("#remember-me").check();
+    const other = await nextTab();
+    await other.goto(`${world.url}/t/${world.token("bob", { scope: "tunnel:proxy" })}/page`);
+    assert.equal(await other.title(), "innocent");
+    assert.equal(await other.evaluate(() => globalThis.origin), "null");
+    await assert.rejects(other.evaluate(() => localStorage.length), /SecurityError|denied/);
+    assert.deepEqual(await context.cookies(), []);
+    errors.length = 0; // its script was blocked, and Chromium says so
+});
+
+test("t63: a web page cannot use Basic", async () => {
+    const page = await signedIn();
+    const status = await page.evaluate(async (token) => {
+        const headers = { Authorization: `Basic ${btoa(`x:${token}`)}` };
+        return (await fetch("/api/tags", { headers })).status;
+    }, world.token("bob"));
+    assert.equal(status, 403);
+});
+
+// --- For everybody.
+
+test("the keyboard alone is enough", async () => {
+    const page = await tab();
+    await page.goto(world.page);
+    const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
+    assert.equal(await focused(), "token");
+    await page.keyboard.insertText(world.token("bob"));
+    await page.keyboard.press("Enter");
+    await shows(page.locator("#desktop"), "online since");
+    await page.locator("#model option").first().waitFor({ state: "attached" });
+    assert.equal(await focused(), "prompt");
+    await page.keyboard.type("hello");
+    await page.keyboard.press("Shift+Enter");
+    await page.keyboard.type("there");
+    assert.equal(await answers(page).count(), 0);
+    await page.keyboard.press("Enter");
+    assert.match(await over(page), /word19/);
+    assert.equal(model.requests.at(-1).body.messages[0].content, "hello\nthere");
+    const seen = new Set();
+    for (let stops = 0; stops < 30; stops++) {
+        await page.keyboard.press("Tab");
+        seen.add(await focused());
+        const visible = await page.evaluate(() => {
+            const { outlineStyle } = getComputedStyle(document.activeElement);
+            const around = document.activeElement.closest("#composer") ?? document.activeElement;
+            const nothing = document.activeElement === document.body; // between the last one and the first
+            return nothing || outlineStyle !== "none" || getComputedStyle(around).outlineStyle !== "none";
+        });
+        assert.ok(visible, `focus is visible on ${await focused()}`);
+    }
+    for (const stop of ["skip", "new-chat", "theme", "open-settings", "Copy", "Try again", "model", "send", "prompt"]) {
+        assert.ok(seen.has(stop), `${stop} is not in ${[...seen]}`);
+    }
+    await page.locator("#skip").focus();
+    await page.keyboard.press("Enter");
+    assert.equal(await focused(), "prompt");
+    assert.equal(page.url(), world.page);
+});
+
+test("a phone's width, in the dark", async () => {
+    const page = await signedIn({ ...PHONE, colorScheme: "dark" });
+    await ask(page, "hostile");
+    const { fits, ground } = await page.evaluate(() => ({
+        fits: document.documentElement.scrollWidth <= innerWidth && document.querySelector("#scroll").scrollWidth <= innerWidth,
+        ground: getComputedStyle(document.body).backgroundColor,
+    }));
+    assert.ok(fits, "nothing is wider than the screen");
+    assert.equal(ground, "rgb(20, 21, 23)");
+    assert.ok(await page.getByRole("button", { name: "Send" }).isVisible());
+    await page.getByRole("button", { name: "Colours: Auto" }).click();
+    const light = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    assert.equal(await light(), "rgb(247, 247, 245)");
+    await page.reload();
+    assert.equal(await light(), "rgb(247, 247, 245)", "a choice is kept");
+});
+
+for (const colorScheme of ["light", "dark"]) {
+    test(`accessible by axe, ${colorScheme}`, async () => {
+        const page = await tab({ colorScheme, bypassCSP: true }); // axe brings its own script and style
+        await page.goto(world.page);
+        await check(page, "signing in");
+        await page.goto(`${world.page}#token=${world.token("bob")}`);
+        await shows(page.locator("#desktop"), "online since");
+        await ask(page, "hostile");
+        await ask(page, "unfinished");
+        await check(page, "the chat");
+        await page.getByRole("button", { name: "Settings" }).click();
+        await check(page, "settings");
+    });
+}
+
+async function check(page, where) {
+    await page.evaluate(axe.source);
+    const { violations } = await page.evaluate(() => globalThis.axe.run());
+    const found = violations.map(({ id, nodes }) => `${where}: ${id}: ${nodes.map((node) => node.html).join(" ")}`);
+    assert.deepEqual(found, []);
+}

@@ -1,0 +1,293 @@
+// The conversation: its turns, the one answer that may be running, and what each looks like.
+
+import { chat } from "./api.js";
+import { element, Writer } from "./format.js";
+import { Problem } from "./problem.js";
+import { pieces } from "./stream.js";
+
+const KEY = "tunnel.chat";
+const LONGEST_ANSWER = 1 << 20; // characters: a desktop that never ends must not fill the browser's memory
+
+/** A conversation in an element. */
+export class Chat {
+    #root;
+    #app;
+    #turns = [];
+    #running = null;
+
+    /**
+     * `app` has `target()`, what to ask: `{ desktop, speaks, model, system }` or a Problem that is thrown; and is told by
+     * `changed()` what to show, by `drawn()` that there is more to see, by `announce(text)` what to say aloud, and by
+     * `failed(problem)` what went wrong.
+     */
+    constructor(root, app) {
+        this.#root = root;
+        this.#app = app;
+        for (const saved of load()) this.#add(saved.role === "user" ? new Question(saved.content) : Answer.restored(saved));
+        root.addEventListener("click", ({ target }) => this.#click(target.closest("button")));
+    }
+
+    get isEmpty() {
+        return this.#turns.length === 0;
+    }
+
+    get isRunning() {
+        return this.#running !== null;
+    }
+
+    /** Asks, and shows the answer as it comes. */
+    async ask(text) {
+        if (this.isRunning) return;
+        this.#app.target(); // or it throws
+        this.#add(new Question(text));
+        await this.#answer();
+    }
+
+    /** Asks the last question again. */
+    async retry() {
+        if (this.isRunning || this.isEmpty) return;
+        this.#app.target();
+        if (this.#turns.at(-1) instanceof Answer) this.#turns.pop().root.remove();
+        await this.#answer();
+    }
+
+    /** Ends the running answer. The desktop stops computing it. */
+    stop() {
+        this.#running?.abort();
+    }
+
+    /** Forgets everything. */
+    clear() {
+        this.stop();
+        this.#turns = [];
+        this.#root.replaceChildren();
+        this.#save();
+        this.#app.changed();
+    }
+
+    async #answer() {
+        const { desktop, system, ...target } = this.#app.target();
+        const messages = this.#turns.filter(({ content }) => content).map(({ role, content }) => ({ role, content }));
+        if (system) messages.unshift({ role: "system", content: system });
+        const answer = new Answer(target.model, () => this.#app.drawn());
+        const running = (this.#running = new AbortController());
+        this.#add(answer);
+        this.#app.changed();
+        try {
+            const response = await chat({ ...target, messages }, desktop, running.signal);
+            for await (const piece of pieces(response)) {
+                answer.take(piece);
+                if (answer.content.length > LONGEST_ANSWER) throw new Problem("too_long");
+            }
+            answer.end();
+            this.#app.announce("The answer is complete.");
+        } catch (error) {
+            if (running.signal.aborted) answer.end("Stopped");
+            else this.#fail(answer, error);
+        }
+        this.#running = null;
+        this.#save();
+        this.#app.changed();
+    }
+
+    #fail(answer, error) {
+        const problem = error instanceof Problem ? error : new Problem("page", { title: "This page failed", advice: String(error) });
+        answer.fail(problem);
+        this.#app.failed(problem);
+    }
+
+    #add(turn) {
+        this.#turns.push(turn);
+        this.#root.append(turn.root);
+        this.#app.drawn();
+    }
+
+    async #click(button) {
+        if (button?.dataset.does === "retry") {
+            await this.retry().catch((problem) => this.#app.announce(`${problem.message}. ${problem.advice}`));
+        } else if (button?.dataset.copies) {
+            const code = button.closest("figure")?.querySelector("code").textContent;
+            const turn = this.#turns.find(({ root }) => root.contains(button));
+            await navigator.clipboard.writeText(button.dataset.copies === "code" ? code : turn.content);
+            button.textContent = "Copied";
+            this.#app.announce("Copied.");
+            setTimeout(() => (button.textContent = "Copy"), 1500);
+        }
+    }
+
+    /** So that the chat is still there when this tab is loaded again. It ends with the tab. */
+    #save() {
+        try {
+            const saved = this.#turns.map(({ role, content, model, facts, note }) => ({ role, content, model, facts, note }));
+            sessionStorage.setItem(KEY, JSON.stringify(saved));
+        } catch {
+            // Too long, or forbidden: it is in the page.
+        }
+    }
+}
+
+function load() {
+    try {
+        return JSON.parse(sessionStorage.getItem(KEY)) ?? [];
+    } catch {
+        return [];
+    }
+}
+
+class Question {
+    role = "user";
+
+    constructor(content) {
+        this.content = content;
+        const text = element("div", content);
+        text.className = "text plain";
+        text.dir = "auto";
+        this.root = element("article", heading("You"), text);
+        this.root.className = "question";
+    }
+}
+
+class Answer {
+    role = "assistant";
+    content = "";
+    facts = "";
+    note = "";
+    #drawn;
+    #text = element("div");
+    #writer = new Writer(this.#text);
+    #thoughts = null;
+    #state = element("span");
+    #start = performance.now();
+    #firstAt = 0;
+    #lastAt = 0;
+    #count = 0;
+    #tokens;
+    #seconds;
+    #unwritten = "";
+    #frame = 0;
+    #clock = 0;
+
+    constructor(model, drawn = () => {}) {
+        this.model = model;
+        this.#drawn = drawn;
+        this.#text.className = "text";
+        this.#text.dir = "auto";
+        this.#state.className = "facts";
+        this.root = element("article", heading(model), this.#text, element("footer", this.#state));
+        this.root.className = "answer waiting";
+        this.#clock = setInterval(() => this.#tick(), 1000);
+        this.#tick();
+    }
+
+    static restored({ content, model, facts, note }) {
+        const answer = new Answer(model);
+        answer.content = answer.#unwritten = content;
+        answer.facts = facts;
+        answer.#close(note);
+        return answer;
+    }
+
+    /** The next piece of it. */
+    take({ text, thinking, tokens, seconds }) {
+        if (text || thinking) {
+            this.#lastAt = performance.now();
+            this.#firstAt ||= this.#lastAt;
+            this.#count++;
+        }
+        this.#tokens = tokens ?? this.#tokens;
+        this.#seconds = seconds ?? this.#seconds;
+        if (thinking) this.#think(thinking);
+        if (!text) return;
+        this.content += text;
+        this.#unwritten += text;
+        this.#frame ||= requestAnimationFrame(() => this.#write());
+    }
+
+    /** It is complete, or was stopped. */
+    end(note = "") {
+        this.facts = this.#figures(true);
+        this.#close(note);
+    }
+
+    /** It went wrong. */
+    fail(problem) {
+        this.end(problem.message);
+        this.root.querySelector(".note")?.remove();
+        const shown = said(problem);
+        if (this.content) shown.querySelector("p").prepend("The text above lacks its end. ");
+        this.root.querySelector("footer").before(shown);
+        this.#drawn();
+    }
+
+    #close(note) {
+        clearInterval(this.#clock);
+        cancelAnimationFrame(this.#frame);
+        this.#write();
+        this.#writer.end();
+        this.root.classList.remove("waiting");
+        if (!this.content && this.#thoughts) this.#thoughts.open = true;
+        this.note = note;
+        if (note) this.#text.after(Object.assign(element("p", note), { className: "note" }));
+        this.#state.textContent = this.facts;
+        const copy = this.content ? [button("Copy", { copies: "answer" })] : [];
+        this.root.querySelector("footer").append(...copy, button("Try again", { does: "retry" }));
+        this.#drawn();
+    }
+
+    #write() {
+        this.#frame = 0;
+        if (!this.#unwritten) return;
+        this.root.classList.remove("waiting");
+        this.#writer.write(this.#unwritten);
+        this.#unwritten = "";
+        this.#drawn();
+    }
+
+    #think(thinking) {
+        if (!this.#thoughts) {
+            const text = Object.assign(element("div", ""), { className: "text plain", dir: "auto" });
+            this.#thoughts = element("details", element("summary", "Thinking"), text);
+            this.#text.before(this.#thoughts);
+        }
+        const { lastChild: text } = this.#thoughts;
+        if (text.textContent.length < LONGEST_ANSWER) text.append(thinking);
+    }
+
+    #tick() {
+        const seconds = Math.floor((performance.now() - this.#start) / 1000);
+        const hint = seconds >= 10 ? "; a model that was not in use is loaded first" : "";
+        this.#state.textContent = this.#firstAt ? this.#figures(false) : `Waiting for the first token, ${seconds} s${hint}`;
+    }
+
+    #figures(isOver) {
+        if (!this.#firstAt) return "";
+        const first = `First token after ${short((this.#firstAt - this.#start) / 1000)} s`;
+        const tokens = this.#tokens ?? this.#count;
+        const seconds = this.#seconds ?? (this.#lastAt - this.#firstAt) / 1000;
+        const rate = tokens > 1 && seconds > 0 ? [`${short(tokens / seconds)} tokens/s`] : [];
+        return [first, ...rate, ...(isOver ? [`${tokens} ${tokens === 1 ? "token" : "tokens"}`] : [])].join(" · ");
+    }
+}
+
+/** A problem as it is shown, here and elsewhere. */
+export function said(problem) {
+    const request = problem.request ? [element("small", `Request ${problem.request}`)] : [];
+    const shown = element("div", element("strong", problem.message), element("p", problem.advice), ...request);
+    shown.className = "problem";
+    shown.setAttribute("role", "alert");
+    return shown;
+}
+
+function heading(text) {
+    return element("h2", text);
+}
+
+function button(text, data) {
+    const made = element("button", text);
+    made.type = "button";
+    made.className = "quiet";
+    Object.assign(made.dataset, data);
+    return made;
+}
+
+const short = (number) => (number < 10 ? number.toFixed(2) : number < 100 ? number.toFixed(1) : number.toFixed(0));

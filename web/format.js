@@ -1,0 +1,158 @@
+// Text of a model as paragraphs, headings, lists, tables and code, while it comes.
+//
+// T60: whatever the text says, it only ever becomes text nodes in elements made here. There is no markup, no link, no
+// image and no attribute of its choosing. Works line by line, so that each piece costs as much as the line it is in.
+
+const LONGEST_LINE = 4000; // a longer one goes on in a new element
+
+/** Writes into `root` what comes in pieces. */
+export class Writer {
+    #root;
+    #line = ""; // the last one, not ended yet
+    #drawn = []; // the nodes that show it so far
+    #before = {}; // what `at` was before they were
+    #at = { block: null, kind: "", fence: "" }; // the element that the next line may continue; what ends open code
+
+    constructor(root) {
+        this.#root = root;
+    }
+
+    /** More text. */
+    write(text) {
+        const lines = (this.#line + text).split("\n");
+        this.#line = lines.pop();
+        for (const line of lines) this.#finish(line);
+        while (this.#line.length > LONGEST_LINE) {
+            const head = this.#line.slice(0, LONGEST_LINE);
+            this.#line = this.#line.slice(LONGEST_LINE);
+            this.#finish(head);
+        }
+        this.#undraw();
+        if (this.#line && !this.#mayBeFence()) this.#draw(this.#line);
+    }
+
+    /** There is no more. */
+    end() {
+        if (this.#line) this.#finish(this.#line);
+        this.#line = "";
+    }
+
+    /** Three backticks that are on their way would otherwise flash up. */
+    #mayBeFence() {
+        return /^\s*(`{1,3}|~{1,3})$/.test(this.#line);
+    }
+
+    #finish(line) {
+        this.#undraw();
+        this.#draw(line.replace(/\r$/, ""));
+        this.#drawn = [];
+    }
+
+    #undraw() {
+        if (this.#drawn.length > 0) this.#at = this.#before;
+        for (const node of this.#drawn) node.remove();
+        this.#drawn = [];
+    }
+
+    #draw(line) {
+        this.#before = this.#at;
+        const fence = /^\s{0,8}(`{3,}|~{3,})([^`]*)$/.exec(line);
+        const { block, fence: open } = this.#at;
+        if (open) {
+            if (fence && fence[1].startsWith(open) && !fence[2].trim()) return this.#close();
+            return this.#add(block.querySelector("code"), line + "\n");
+        }
+        if (fence) return this.#open(fence[1], fence[2].trim());
+        if (!line.trim()) return this.#close();
+        const heading = /^ {0,3}(#{1,6}) +(.*)$/.exec(line);
+        if (heading) return this.#alone(heading[1].length > 2 ? "h4" : "h3", heading[2]);
+        if (/^ {0,3}([-*_])( *\1){2,} *$/.test(line)) return this.#alone("hr");
+        const item = /^(\s*)(?:([-*+])|(\d{1,4})[.)]) +(.*)$/.exec(line);
+        if (item) return this.#item(item[1].length, item[3], item[4]);
+        if (/^ {0,3}\|/.test(line)) return this.#row(line);
+        const quote = /^ {0,3}> ?(.*)$/.exec(line);
+        if (quote) return this.#prose("blockquote", quote[1]);
+        return this.#prose("p", line);
+    }
+
+    #close() {
+        this.#at = { block: null, kind: "", fence: "" };
+    }
+
+    /** The block that a line of this kind belongs to: the one before, or a new one. */
+    #in(kind, tag) {
+        if (this.#at.kind !== kind) this.#at = { block: this.#add(this.#root, element(tag)), kind, fence: "" };
+        return this.#at.block;
+    }
+
+    #prose(tag, text) {
+        const block = this.#in(tag, tag);
+        if (block.hasChildNodes()) this.#add(block, "\n");
+        for (const node of inline(text)) this.#add(block, node);
+    }
+
+    #alone(tag, text = "") {
+        this.#close();
+        this.#add(this.#root, element(tag, ...inline(text)));
+    }
+
+    #item(indent, number, text) {
+        const list = this.#in(number ? "ol" : "ul", number ? "ol" : "ul");
+        const item = this.#add(list, element("li", ...inline(text)));
+        if (number) item.value = Number(number);
+        item.className = `depth-${Math.min(Math.floor(indent / 2), 3)}`;
+    }
+
+    #row(line) {
+        const table = this.#in("table", "table");
+        if (/^[\s|:-]+$/.test(line)) return; // the rule under the head
+        const cells = line.trim().replace(/^\||\|$/g, "").split("|").slice(0, 50);
+        const tag = table.hasChildNodes() ? "td" : "th";
+        this.#add(table, element("tr", ...cells.map((cell) => element(tag, ...inline(cell.trim())))));
+    }
+
+    #open(fence, language) {
+        const copy = element("button", "Copy");
+        const head = element("div", element("span", language.slice(0, 30) || "code"), copy);
+        const code = element("code");
+        copy.type = "button";
+        copy.dataset.copies = "code"; // what it does is the chat's
+        const pre = element("pre", code);
+        pre.tabIndex = 0; // it may scroll sideways: keys reach it
+        this.#at = { block: this.#add(this.#root, element("figure", head, pre)), kind: "figure", fence };
+    }
+
+    #add(parent, node) {
+        if (typeof node === "string") node = document.createTextNode(node);
+        parent.append(node);
+        this.#drawn.push(node);
+        return node;
+    }
+}
+
+/** An element with children, of which strings become text. */
+export function element(tag, ...children) {
+    const made = document.createElement(tag);
+    made.append(...children);
+    return made;
+}
+
+const MARKS = [
+    [/`([^`]+)`/, "code"],
+    [/\*\*(?=\S)([^*]*\S)\*\*/, "strong"],
+    [/(?<![*\w])\*(?=[^\s*])([^*]*[^\s*])\*(?![*\w])/, "em"],
+];
+
+/** Nodes for code, strong and emphasised words in a line. */
+function inline(text, marks = MARKS) {
+    if (!text) return [];
+    const [mark, ...others] = marks;
+    if (!mark) return [document.createTextNode(text)];
+    const [pattern, tag] = mark;
+    const nodes = [];
+    for (let found; (found = pattern.exec(text)); text = text.slice(found.index + found[0].length)) {
+        const inner = tag === "code" ? [found[1]] : inline(found[1], others);
+        nodes.push(...inline(text.slice(0, found.index), others), element(tag, ...inner));
+    }
+    return [...nodes, ...inline(text, others)];
+}

@@ -1,0 +1,85 @@
+// The token of this tab: where it comes from, where it is kept, what it says about itself.
+//
+// It lives in memory and in sessionStorage, which ends with the tab. Only who asks to be remembered gets it into
+// localStorage. It is never put into a cookie, an address or the page.
+
+const KEY = "tunnel.token";
+const A_TOKEN = /[\w-]{2,}\.[\w-]+\.[\w-]+/; // three parts of base64url
+const LONGEST = 8192; // the server looks at no longer one
+
+let token = null;
+
+/** The token, or null. */
+export function current() {
+    return token;
+}
+
+/**
+ * The token of a link that was opened, `/app/#token=…`: "" where it is none, null where it was no such link. It leaves the
+ * address bar and the history at once.
+ */
+export function fromAddress() {
+    const fragment = new URLSearchParams(location.hash.slice(1));
+    if (!fragment.has("token")) return null;
+    history.replaceState(null, "", location.pathname);
+    return tokenIn(fragment.get("token")) ?? "";
+}
+
+/** The token that this tab, or this device, has kept. */
+export function restore() {
+    token = read(sessionStorage) ?? read(localStorage);
+    return token;
+}
+
+/** From now on this is the token. */
+export function use(fresh, remember = isRemembered()) {
+    token = fresh;
+    write(sessionStorage, fresh);
+    write(localStorage, remember ? fresh : null);
+}
+
+/** From now on there is none. */
+export function forget() {
+    token = null;
+    write(sessionStorage, null);
+    write(localStorage, null);
+}
+
+/** Whether this device keeps the token. */
+export function isRemembered() {
+    return read(localStorage) !== null;
+}
+
+/** The token in what a person has pasted: a token, with `Bearer` or not, or an address that carries one. */
+export function tokenIn(text) {
+    const found = A_TOKEN.exec(text.replace(/^.*(?:\/t\/|[#&]token=)/s, ""));
+    return found && found[0].length <= LONGEST ? found[0] : null;
+}
+
+/** What a token says. Nobody has verified it: good enough to be shown, and for nothing else. */
+export function claims(of = token) {
+    try {
+        const bytes = Uint8Array.from(atob(of.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+        const { iss, sub, exp, tunnel } = JSON.parse(new TextDecoder().decode(bytes));
+        return { iss, user: typeof sub === "string" ? sub : "", ends: exp * 1000 || Infinity, tunnel };
+    } catch {
+        return { user: "", ends: Infinity };
+    }
+}
+
+function read(storage) {
+    try {
+        return storage.getItem(KEY);
+    } catch {
+        return null; // forbidden by the browser's settings
+    }
+}
+
+function write(storage, value) {
+    try {
+        if (value === null) storage.removeItem(KEY);
+        else storage.setItem(KEY, value);
+    } catch {
+        // Memory is enough until the page is left.
+    }
+}
