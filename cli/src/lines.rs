@@ -6,7 +6,10 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -28,6 +31,8 @@ struct Shared {
     state: Mutex<State>,
     /// There is a first line, or the end.
     changed: Condvar,
+    /// Lines that were dropped since the start.
+    lost: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +64,11 @@ impl Lines {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lost(&self, lines: u64) {
+        self.lock().dropped += lines;
+        self.0.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
     fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
         loop {
@@ -77,8 +87,10 @@ impl Lines {
                 _ = writeln!(batch, "{dropped} log lines were dropped: nobody took them");
             }
             if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
-                let lost = batch.split(|byte| *byte == b'\n').count() - 1;
-                self.lock().dropped += lost as u64;
+                // The sentence above is none of those that somebody wanted to say.
+                let lines = batch.split(|byte| *byte == b'\n').count() - 1 - usize::from(dropped > 0);
+                self.lock().dropped += dropped;
+                self.lost(lines as u64);
             }
             batch.clear();
             if closed {
@@ -88,11 +100,20 @@ impl Lines {
     }
 }
 
+impl LogGuard {
+    /// Tells how many lines were dropped since the start.
+    pub fn lost(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let lines = self.lines.clone();
+        move || lines.0.lost.load(Ordering::Relaxed)
+    }
+}
+
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = self.lock();
         if state.waiting.len() + line.len() > MOST {
-            state.dropped += 1;
+            drop(state);
+            self.lost(1);
         } else {
             state.waiting.extend_from_slice(line);
             if state.waiting.len() == line.len() {
@@ -175,6 +196,8 @@ mod tests {
             (&lines).write_all(&line).unwrap(); // never waits, never fails
         }
         assert!(lines.lock().waiting.len() <= MOST);
+        let so_far = guard.lost();
+        assert!(so_far() >= 1024, "{}", so_far());
         allow.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
         drop(allow);
         drop(guard);

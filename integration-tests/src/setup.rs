@@ -97,9 +97,16 @@ impl Setup {
         Self { desktop: Desktop::WithUpstream(addr), ..self }
     }
 
-    /// Changes the server's settings before each of its starts.
+    /// Changes the server's settings before each of its starts, after what was to be changed before.
     pub fn server(self, change: impl Fn(&mut ServerConfig) + Send + Sync + 'static) -> Self {
-        Self { server: Some(Box::new(change)), ..self }
+        let before = self.server;
+        let both = move |config: &mut ServerConfig| {
+            if let Some(before) = &before {
+                before(config);
+            }
+            change(config);
+        };
+        Self { server: Some(Box::new(both)), ..self }
     }
 
     /// Changes the settings of each desktop's client.
@@ -144,6 +151,7 @@ impl Setup {
             key_files: KeyFiles::default(),
             revocations_file: None,
             admin: None,
+            model_figures: true,
             limits: Limits::default(),
             cors_origins: Vec::new(),
         };

@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http::{HeaderName, HeaderValue, Method, Request};
 use integration_tests::{
     admin::{Administered, LISTEN, TOKEN, send},
@@ -47,6 +48,7 @@ fn with_header(request: Request<Body>, name: &'static str, value: &str) -> Reque
     Request::from_parts(parts, body)
 }
 
+/// What is for nobody with a browser.
 const ROUTES: [(Method, &str); 5] = [
     (Method::GET, "/tunnels"),
     (Method::POST, "/tunnels/t1/kick"),
@@ -54,6 +56,9 @@ const ROUTES: [(Method, &str); 5] = [
     (Method::POST, "/revocations"),
     (Method::DELETE, "/revocations/0000000000000000"),
 ];
+
+/// What needs no token.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 #[tokio::test]
 async fn only_the_admin_token_opens_more_than_health() {
@@ -67,8 +72,8 @@ async fn only_the_admin_token_opens_more_than_health() {
             let reply = send(&caller, method, path).await;
             assert_eq!((reply.status().as_u16(), reply.header("www-authenticate")), (401, "Bearer"), "{path}");
         }
-        for path in ["/healthz", "/readyz"] {
-            assert_eq!(caller.get(path).await.status(), 200);
+        for path in OPEN {
+            assert_eq!(caller.get(path).await.status(), 200, "{path}");
         }
     }
     assert_eq!(admin.get("/elsewhere").await.status(), 404);
@@ -88,18 +93,31 @@ async fn only_the_admin_token_opens_more_than_health() {
 async fn web_pages_and_rebound_names_are_kept_out() {
     let this = Administered::start(Setup::new()).await;
     let admin = this.admin();
-    for (method, path) in ROUTES.into_iter().chain([(Method::GET, "/healthz")]) {
+    let typed = [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none")];
+    let viewable = OPEN.into_iter().chain(["/"]).map(|path| (Method::GET, path));
+    for (method, path) in ROUTES.into_iter().chain(viewable.clone()) {
         for (name, value) in [
             ("origin", "https://evil.example"),
             ("origin", "null"),
-            ("sec-fetch-site", "same-origin"),
-            ("sec-fetch-site", "none"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
             ("host", "evil.example"),
             ("host", "evil.example:9464"),
             ("host", "10.0.0.1"),
         ] {
             let request = with_header(admin.request(method.clone(), path, body::empty()), name, value);
             assert_eq!(admin.send(request).await.status(), 403, "{path} {name}: {value}");
+        }
+    }
+    // A person may type an address that changes nothing, and only such.
+    for (name, value) in typed {
+        for (method, path) in ROUTES {
+            let request = with_header(admin.request(method, path, body::empty()), name, value);
+            assert_eq!(admin.send(request).await.status(), 403, "{path} {name}: {value}");
+        }
+        for (method, path) in viewable.clone() {
+            let request = with_header(admin.request(method, path, body::empty()), name, value);
+            assert_eq!(admin.send(request).await.status(), 200, "{path} {name}: {value}");
         }
     }
     let addr = this.world.server().admin_addr();
@@ -111,14 +129,47 @@ async fn web_pages_and_rebound_names_are_kept_out() {
 }
 
 #[tokio::test]
-async fn without_an_admin_token_there_is_only_health() {
+async fn without_an_admin_token_there_are_only_health_and_metrics() {
     let world = Setup::new().server(|config| config.admin = Some(AdminConfig { listen: LISTEN, token_file: None }));
     let world = world.start().await;
     let admin = Caller::new("localhost", world.server().admin_addr(), None);
     assert_eq!(admin.get("/healthz").await.text().await, "{\"status\":\"ok\"}\n");
+    assert_eq!(admin.get("/metrics").await.status(), 200);
     for caller in [admin.with_token(TOKEN), admin.with_token(""), admin.clone()] {
-        for (method, path) in ROUTES {
+        for (method, path) in ROUTES.into_iter().chain([(Method::GET, "/")]) {
             assert_eq!(send(&caller, method, path).await.status(), 404, "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_person_sees_the_page_with_the_token_as_the_password() {
+    let this = Administered::start(Setup::new()).await;
+    let _other = this.world.connect("<script>zoe</script>", "a-b.c", this.world.ollama().addr()).await;
+    let basic = |password: &str| format!("Basic {}", BASE64_STANDARD.encode(format!("anybody:{password}")));
+    let nobody = this.admin().anonymous();
+    let challenge = nobody.get("/").await;
+    assert_eq!(challenge.status(), 401);
+    assert!(challenge.header("www-authenticate").starts_with("Basic realm="), "{:?}", challenge.headers());
+    let ask = async |method: Method, path: &str, credential: &str| {
+        nobody.send(with_header(nobody.request(method, path, body::empty()), "authorization", credential)).await
+    };
+    let page = ask(Method::GET, "/", &basic(TOKEN)).await;
+    assert_eq!((page.status().as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("script"), "{policy}");
+    assert_eq!((page.header("cache-control"), page.header("x-content-type-options")), ("no-store", "nosniff"));
+    let html = page.text().await;
+    for shown in [ALICE, "&lt;script&gt;zoe&lt;/script&gt;", "a-b.c", "tunnel/", "ready", "<td>t"] {
+        assert!(html.contains(shown), "{shown} is not in {html}");
+    }
+    assert!(!html.contains("<script") && !html.contains(TOKEN), "{html}");
+    for wrong in [basic(""), basic("x"), basic(&TOKEN[1..]), format!("Basic {TOKEN}"), "Basic".into(), "Basic *".into()]
+    {
+        assert_eq!(ask(Method::GET, "/", &wrong).await.status(), 401, "{wrong}");
+    }
+    // What a browser repeats by itself changes nothing.
+    for (method, path) in ROUTES {
+        assert_eq!(ask(method, path, &basic(TOKEN)).await.status(), 401, "{path}");
     }
 }

@@ -138,6 +138,52 @@ async fn one_line_for_each_request() {
 }
 
 #[tokio::test]
+async fn a_model_s_answer_is_one_line_with_its_figures_and_its_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let shop = Workshop::new().await;
+    let upstream = Ollama::start();
+    let (mut server, addr) = shop.serve(&["--log-format", "json"]).await;
+    let _client = shop.connect(addr, upstream.addr(), &[]).await;
+    let caller = shop.caller(addr).with_token(&hs256(&claims("alice")));
+    let asked = r#"{"model":"llama3.2:3b"}"#;
+    let mut request = caller.request(Method::POST, "/api/chat?x=1", body::full(asked));
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    request.headers_mut().insert("traceparent", HeaderValue::from_str(&parent).unwrap());
+    request.headers_mut().insert("tracestate", HeaderValue::from_static("congo=t61rcWkgMzE"));
+    let reply = caller.send(request).await;
+    let id = reply.header("x-request-id").to_owned();
+    let length = reply.bytes().await.len();
+    let line: Value = serde_json::from_str(&server.logs(&[&id]).await).unwrap();
+    for (field, expected) in [
+        ("trace", json!(TRACE)),
+        ("user", json!("alice")),
+        ("path", json!("/api/chat?…")),
+        ("bytes_up", json!(asked.len())),
+        ("bytes", json!(length)),
+        ("model", json!("llama3.2:3b")),
+        ("tokens_in", json!(11)),
+        ("tokens_out", json!(5)),
+        ("tokens_per_second", json!(100.0)),
+        ("load_ms", json!(7)),
+        ("outcome", json!("complete")),
+    ] {
+        assert_eq!(line[field], expected, "{field} in {line}");
+    }
+    assert!(line["first_token_ms"].is_u64() && line["tunnel"].is_string(), "{line}");
+    let received = upstream.received_for("/api/chat").await;
+    assert_eq!((received.header("traceparent"), received.header("tracestate")), (&*parent, "congo=t61rcWkgMzE"));
+    // What is malformed does not cross, and stands in no log.
+    let mut request = caller.request(Method::GET, "/api/tags", body::empty());
+    request.headers_mut().insert("traceparent", HeaderValue::from_static("00-forged-trace-01"));
+    request.headers_mut().insert("tracestate", HeaderValue::from_static("congo=t61rcWkgMzE"));
+    let reply = caller.send(request).await;
+    let line: Value = serde_json::from_str(&server.logs(&[reply.header("x-request-id")]).await).unwrap();
+    assert_eq!((&line["trace"], &line["model"], &line["bytes_up"]), (&Value::Null, &Value::Null, &Value::Null));
+    let received = upstream.received_for("/api/tags").await;
+    assert_eq!((received.header("traceparent"), received.header("tracestate")), ("", ""));
+}
+
+#[tokio::test]
 async fn t35_what_a_user_writes_starts_no_line() {
     let shop = Workshop::new().await;
     let (mut server, addr) = shop.serve(&[]).await;

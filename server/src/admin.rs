@@ -1,9 +1,11 @@
 //! The operator's own listener: who is connected, and who is to be so no more.
 //!
-//! Owns who may ask. Health is open; everything else needs the admin token, and without a token file does not exist.
-//! Nothing here is for web pages: a request that a browser made for one is refused, and so is, on a loopback address,
-//! a name that was made to point there. What is asked is in `routes`, the token in `token`.
+//! Owns who may ask. Health and metrics are open; everything else needs the admin token, and without a token file does
+//! not exist. Nothing here is for web pages: a request that a browser made for one is refused, and so is, on a loopback
+//! address, a name that was made to point there. A person with a browser may look, at what changes nothing.
+//! What is asked is in `routes`, the page for people in `page`, the token in `token`.
 
+mod page;
 mod routes;
 mod token;
 
@@ -15,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::Full;
@@ -75,8 +78,24 @@ pub enum AdminError {
     Token(#[from] AdminTokenError),
 }
 
-/// An answer: a status, and one object of JSON.
-type Answer = (StatusCode, Value);
+/// An answer: a status, and what it says.
+type Answer = (StatusCode, Content);
+
+/// What an answer says.
+enum Content {
+    /// One object.
+    Json(Value),
+    /// Prometheus' text format.
+    Metrics(String),
+    /// HTML for a person, and the policy that keeps it harmless.
+    Page(String, HeaderValue),
+}
+
+impl From<Value> for Content {
+    fn from(json: Value) -> Self {
+        Self::Json(json)
+    }
+}
 
 impl Admin {
     pub(crate) async fn bind(config: AdminConfig, app: Arc<App>, sockets: &mut Sockets) -> Result<Self, AdminError> {
@@ -139,7 +158,8 @@ impl Admin {
 
     async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let (status, body) = match self.may_ask(&request) {
+        let is_page = routes::is_page(&request);
+        let (status, content) = match self.may_ask(&request) {
             Ok(()) => routes::answer(&self.app, request).await,
             Err(refusal) => refusal,
         };
@@ -150,21 +170,35 @@ impl Admin {
         } else {
             info!(%peer, %method, path, status = status.as_u16(), "admin request");
         }
-        let mut response = Response::new(Full::from(format!("{body}\n")));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut headers = HeaderMap::new();
+        let (kind, body) = match content {
+            Content::Json(json) => ("application/json", format!("{json}\n")),
+            Content::Metrics(text) => (prometheus::TEXT_FORMAT, text),
+            Content::Page(html, policy) => {
+                headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+                ("text/html; charset=utf-8", html)
+            }
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // A browser asks its user for the password of Basic.
+            let challenge = if is_page { "Basic realm=\"tunneld: the admin token is the password\"" } else { "Bearer" };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 
     /// Whether this request is let in at all.
     fn may_ask<B>(&self, request: &Request<B>) -> Result<(), Answer> {
         let headers = request.headers();
-        if headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
+        let is_page = routes::is_page(request);
+        let may_be_viewed = is_page || routes::is_open(request);
+        if headers.contains_key(header::ORIGIN) || !is_of_nobody_else(headers, may_be_viewed) {
             return Err(refuse(StatusCode::FORBIDDEN, "this interface is not for web pages"));
         }
         if self.address.ip().is_loopback() && !names_loopback(request.uri().authority(), headers) {
@@ -175,12 +209,39 @@ impl Admin {
         }
         // Who may not know whether a route exists is told that it does not.
         let Some(token) = &self.token else { return Err(not_found()) };
-        let mut bearers = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        match (bearers.next(), bearers.next()) {
-            (Some(bearer), None) if bearer.strip_prefix(b"Bearer ").is_some_and(|given| token.is(given)) => Ok(()),
-            _ => Err(refuse(StatusCode::UNAUTHORIZED, "send the admin token as 'Authorization: Bearer TOKEN'")),
+        let mut credentials = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        let is_given = match (credentials.next(), credentials.next()) {
+            (Some(given), None) => {
+                let bearer = given.strip_prefix(b"Bearer ");
+                // Browsers repeat a password of Basic by themselves: it opens what changes nothing.
+                let password = || password(given).filter(|_| is_page).is_some_and(|given| token.is(&given));
+                bearer.is_some_and(|given| token.is(given)) || password()
+            }
+            _ => false,
+        };
+        if is_given {
+            return Ok(());
         }
+        Err(refuse(StatusCode::UNAUTHORIZED, "send the admin token as 'Authorization: Bearer TOKEN'"))
     }
+}
+
+/// Whether a request is no other site's doing. Programs do not say where it comes from; a browser says `none` for an
+/// address that its user typed, and `same-origin` for a link of ours.
+fn is_of_nobody_else(headers: &HeaderMap, may_be_viewed: bool) -> bool {
+    let mut sites = headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
+    match (sites.next(), sites.next()) {
+        (None, _) => true,
+        (Some(b"none" | b"same-origin"), None) => may_be_viewed,
+        _ => false,
+    }
+}
+
+/// The password of HTTP Basic (RFC 7617), whatever the user is called.
+fn password(credential: &[u8]) -> Option<Vec<u8>> {
+    let decoded = BASE64.decode(credential.strip_prefix(b"Basic ")?.trim_ascii()).ok()?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    Some(decoded[colon + 1..].to_vec())
 }
 
 /// Whether a request is for this machine by an address or a name that nobody else can give away: a page whose own name
@@ -198,7 +259,7 @@ fn names_loopback(authority: Option<&Authority>, headers: &HeaderMap) -> bool {
 }
 
 fn refuse(status: StatusCode, message: &str) -> Answer {
-    (status, json!({ "error": message }))
+    (status, json!({ "error": message }).into())
 }
 
 fn not_found() -> Answer {

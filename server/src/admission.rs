@@ -56,6 +56,7 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Connections {
     room: Arc<Semaphore>,
+    in_all: usize,
     per_address: usize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -71,13 +72,19 @@ pub(crate) struct Place {
 
 impl Connections {
     pub(crate) fn new(in_all: usize, per_address: usize) -> Arc<Self> {
-        let room = Arc::new(Semaphore::new(in_all.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { room, per_address, open: Mutex::default() })
+        let in_all = in_all.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self { room: Arc::new(Semaphore::new(in_all)), in_all, per_address, open: Mutex::default() })
     }
 
     /// Waits until there is room for one more. Until then whoever connects waits in the kernel's queue.
     pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Connections that are open.
+    pub(crate) fn count(&self) -> usize {
+        // One place is kept for who comes next.
+        (self.in_all - self.room.available_permits()).saturating_sub(1)
     }
 
     /// A place for a connection from this address; `None` if it has as many as it may.

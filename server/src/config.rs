@@ -39,6 +39,8 @@ pub struct Config {
     pub revocations_file: Option<PathBuf>,
     /// The operator's own listener, if there is to be one.
     pub admin: Option<AdminConfig>,
+    /// Whether tokens and speed are read off the answers of models, for log and metrics.
+    pub model_figures: bool,
     /// Bounds on time and numbers.
     pub limits: Limits,
     /// Origins of web pages that may call, exactly as browsers send them.

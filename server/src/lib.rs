@@ -13,7 +13,8 @@
 //!
 //! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
 //! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change,
-//! `provider` the keys of an identity provider; `sockets` are bound or passed.
+//! `provider` the keys of an identity provider; `sockets` are bound or passed. `metrics` counts, and [`figures`] reads what
+//! models say of their answers.
 
 pub mod admin;
 mod admission;
@@ -21,8 +22,10 @@ pub mod auth;
 pub mod config;
 pub mod edge;
 pub mod error;
+pub mod figures;
 pub mod id;
 mod listener;
+mod metrics;
 mod patience;
 mod provider;
 pub mod proxy;

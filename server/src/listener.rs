@@ -123,6 +123,7 @@ impl Listener {
                         if let Some(place) = self.app.admission.connection(peer.ip(), room) {
                             self.start(stream, peer, place, &callers);
                         } else {
+                            self.app.metrics.rejected_handshake("address_limit");
                             debug!(%peer, "too many connections of this address");
                         }
                     }
@@ -190,8 +191,14 @@ impl Listener {
                 let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
                 self.serve_http(protocol, stream, peer, closing).await;
             }
-            Ok(Err(error)) => debug!(%peer, %error, "TLS handshake failed"),
-            Err(_) => debug!(%peer, "TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.app.metrics.rejected_handshake("tls");
+                debug!(%peer, %error, "TLS handshake failed");
+            }
+            Err(_) => {
+                self.app.metrics.rejected_handshake("tls_timeout");
+                debug!(%peer, "TLS handshake took too long");
+            }
         }
     }
 
@@ -223,6 +230,7 @@ impl Listener {
                 () = &mut begin, if !too_late => {
                     too_late = true;
                     if !activity.has_begun() {
+                        self.app.metrics.rejected_handshake("no_request");
                         return debug!(%peer, "connection without a request");
                     }
                 }

@@ -39,12 +39,13 @@ fn run(task: Task) -> Result<(), Exit> {
 
 async fn served(serve: Serve) -> Result<(), Exit> {
     let Serve { config, log, warnings } = serve;
-    let _log = log.start().map_err(Exit::failed)?;
+    let log = log.start().map_err(Exit::failed)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let passed = service::passed_sockets().map_err(Exit::failed)?;
     let server = Server::bind(config, passed).await.map_err(Exit::usage)?;
+    server.count_lost_lines(log.lost());
     let mut hangups = signals::Hangups::listen().map_err(Exit::failed)?;
     let reloader = server.reloader();
     let reloading = async {

@@ -79,6 +79,8 @@ struct Desktops {
 /// When the last tunnel of a user was lost, on both clocks.
 #[derive(Debug, Clone, Copy)]
 struct Loss {
+    /// Whose tunnel it was.
+    instance: Uuid,
     at: Instant,
     since: SystemTime,
 }
@@ -160,11 +162,23 @@ impl Tunnel {
     }
 }
 
+/// What a tunnel is to its desktop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// The first of its process, as far as is remembered.
+    New,
+    /// One after another that was lost.
+    Back,
+    /// One beside another, whose place it takes.
+    Beside,
+}
+
 /// A tunnel's place in the registry, given back on drop.
 #[derive(Debug)]
 pub struct Admitted {
     registry: Arc<Registry>,
     tunnel: Arc<Tunnel>,
+    arrival: Arrival,
 }
 
 impl Admitted {
@@ -172,6 +186,12 @@ impl Admitted {
     #[must_use]
     pub fn tunnel(&self) -> &Arc<Tunnel> {
         &self.tunnel
+    }
+
+    /// What it is to its desktop.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        self.arrival
     }
 }
 
@@ -241,17 +261,22 @@ impl Registry {
             lost: Vec::new(),
             streams: Arc::new(Semaphore::new(self.limits.streams)),
         });
+        let is_beside = desktops.tunnels.iter().any(|old| old.instance == tunnel.instance);
         for old in desktops.tunnels.iter().filter(|old| old.name == tunnel.name && old.takes_requests()) {
             old.drain();
             old.replaced.cancel();
         }
         desktops.tunnels.push(Arc::clone(&tunnel));
-        users.lost.remove(&tunnel.user);
+        let arrival = match users.lost.remove(&tunnel.user) {
+            _ if is_beside => Arrival::Beside,
+            Some(Loss { instance, .. }) if instance == tunnel.instance => Arrival::Back,
+            _ => Arrival::New,
+        };
         if let Some(waiting) = users.awaited.remove(&tunnel.user) {
             waiting.notify_waiters();
         }
         drop(users);
-        Ok(Admitted { registry: Arc::clone(self), tunnel })
+        Ok(Admitted { registry: Arc::clone(self), tunnel, arrival })
     }
 
     fn remove(&self, tunnel: &Arc<Tunnel>) {
@@ -262,7 +287,7 @@ impl Registry {
         desktops.lost.push((tunnel.name.clone(), Instant::now()));
         if desktops.tunnels.is_empty() {
             users.connected.remove(&tunnel.user);
-            users.remember_loss(&tunnel.user);
+            users.remember_loss(tunnel);
         }
     }
 
@@ -379,13 +404,14 @@ impl Users {
         fitting.max_by_key(|tunnel| tunnel.instance).cloned()
     }
 
-    fn remember_loss(&mut self, user: &UserId) {
+    fn remember_loss(&mut self, tunnel: &Tunnel) {
         if self.lost.len() >= LOSSES_REMEMBERED
             && let Some(oldest) = self.lost.iter().min_by_key(|(_, loss)| loss.at).map(|(user, _)| user.clone())
         {
             self.lost.remove(&oldest);
         }
-        self.lost.insert(user.clone(), Loss { at: Instant::now(), since: SystemTime::now() });
+        let loss = Loss { instance: tunnel.instance, at: Instant::now(), since: SystemTime::now() };
+        self.lost.insert(tunnel.user.clone(), loss);
     }
 
     /// Forgets the meeting point of those who waited for a user, once the last of them is gone.

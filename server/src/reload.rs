@@ -23,6 +23,7 @@ use crate::{
     admin::Admin,
     auth::{PublicKey, Secret},
     config::{KeyFiles, TlsFiles},
+    metrics::{Metrics, Reloaded},
     server::App,
 };
 
@@ -44,6 +45,7 @@ impl Reloader {
 pub(crate) struct Watch {
     sources: Vec<Source>,
     asked: Arc<Notify>,
+    metrics: Arc<Metrics>,
 }
 
 /// One thing to load, from one or several files.
@@ -74,8 +76,8 @@ enum Why {
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
-        Self { sources: Vec::new(), asked: Arc::default() }
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { sources: Vec::new(), asked: Arc::default(), metrics }
     }
 
     pub(crate) fn reloader(&self) -> Reloader {
@@ -130,7 +132,7 @@ impl Watch {
 
     /// Looks for ever.
     pub(crate) async fn run(self) {
-        let Self { mut sources, asked } = self;
+        let Self { mut sources, asked, metrics } = self;
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -138,9 +140,12 @@ impl Watch {
                 _ = ticks.tick() => Why::Time,
                 () = asked.notified() => Why::Asked,
             };
+            let metrics = Arc::clone(&metrics);
             let looked = spawn_blocking(move || {
                 for source in &mut sources {
-                    source.look(why);
+                    if let Some(reloaded) = source.look(why) {
+                        metrics.reloaded(source.setting, reloaded);
+                    }
                 }
                 sources
             });
@@ -153,19 +158,30 @@ impl Watch {
 }
 
 impl Source {
-    fn look(&mut self, why: Why) {
+    /// What became of it, if it was read.
+    fn look(&mut self, why: Why) -> Option<Reloaded> {
         let now: Vec<_> = self.files.iter().map(|file| Stamp::of(file)).collect();
         let is_settled = self.seen == now;
         self.seen.clone_from(&now);
         if why == Why::Time && (!is_settled || self.loaded.as_ref() == Some(&now)) {
-            return;
+            return None;
         }
         self.loaded = Some(now);
         match (self.load)() {
-            Ok(true) => info!(setting = self.setting, "took over what changed in the file"),
-            Ok(false) if why == Why::Asked => info!(setting = self.setting, "read again: nothing new"),
-            Ok(false) => {}
-            Err(error) => warn!(setting = self.setting, error, "kept what was in force before"),
+            Ok(true) => {
+                info!(setting = self.setting, "took over what changed in the file");
+                Some(Reloaded::Changed)
+            }
+            Ok(false) => {
+                if why == Why::Asked {
+                    info!(setting = self.setting, "read again: nothing new");
+                }
+                Some(Reloaded::Unchanged)
+            }
+            Err(error) => {
+                warn!(setting = self.setting, error, "kept what was in force before");
+                Some(Reloaded::Failed)
+            }
         }
     }
 }
@@ -200,7 +216,7 @@ mod tests {
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         fs::write(&one, "1").unwrap();
         let loads = Arc::new(AtomicUsize::new(0));
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(Arc::new(Metrics::new()));
         let count = Arc::clone(&loads);
         watch.add("x", vec![one.clone(), two.clone()], move || {
             count.fetch_add(1, Ordering::SeqCst);

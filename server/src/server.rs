@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, header};
@@ -37,6 +37,7 @@ use crate::{
         web::WebClient,
     },
     listener::Listener,
+    metrics::Metrics,
     provider::Provider,
     registry::{Registry, RegistryLimits},
     reload::{Reloader, Watch},
@@ -100,6 +101,10 @@ pub(crate) struct App {
     pub(crate) web: WebClient,
     pub(crate) limits: Limits,
     pub(crate) login: Option<Login>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whether answers of models are looked at for what they say of themselves.
+    pub(crate) model_figures: bool,
+    pub(crate) started: SystemTime,
     public_url: Option<Url>,
     pub(crate) admission: Admission,
     trusted_proxies: Vec<IpNet>,
@@ -155,6 +160,9 @@ impl Server {
             public_url: config.public_url,
             admission: Admission::new(&config.limits, config.trusted_proxies.clone(), tls.is_none()),
             limits: config.limits,
+            metrics: Arc::new(Metrics::new()),
+            model_figures: config.model_figures,
+            started: SystemTime::now(),
             trusted_proxies: config.trusted_proxies,
             tls: tls.is_some(),
             draining: CancellationToken::new(),
@@ -171,7 +179,7 @@ impl Server {
             Some(admin) => Some(Admin::bind(admin, Arc::clone(&app), &mut sockets).await?),
             None => None,
         };
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(Arc::clone(&app.metrics));
         watch.keys(&app, config.key_files);
         watch.revocations(&app, revocations_file);
         if let Some((certs, files)) = tls.clone().zip(config.tls) {
@@ -194,6 +202,11 @@ impl Server {
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::local_addr)
+    }
+
+    /// Where to ask how many log lines were lost, for the metrics.
+    pub fn count_lost_lines(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.app.metrics.ask_for_lost_lines(lost);
     }
 
     /// Makes it read its files again, while it runs.

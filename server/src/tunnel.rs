@@ -159,7 +159,9 @@ async fn establish(app: Arc<App>, upgrade: OnUpgrade, identity: Arc<Identity>, d
         }
         Err(error) => {
             // Another desktop was faster since the handshake was answered.
-            session.close(Close::new(CloseCode::Replaced, refusal(error).message()));
+            let refusal = refusal(error);
+            app.metrics.rejected_handshake(refusal.code().as_str());
+            session.close(Close::new(CloseCode::Replaced, refusal.message()));
             app.tasks.spawn(async move { driver.run(|_| ()).await });
         }
     }
@@ -179,6 +181,7 @@ fn welcome(tunnel: &Tunnel, url: String) -> Control {
 /// place, or when the server stops.
 async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver: Driver<TokioIo<Upgraded>>) {
     let tunnel = Arc::clone(admitted.tunnel());
+    app.metrics.connected(admitted.arrival());
     info!(client = &*tunnel.client, instance = %tunnel.instance, "desktop connected");
     let ended = {
         let mut driver = std::pin::pin!(driver.run(|event| match event {
@@ -225,6 +228,7 @@ async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver:
         }
     };
     drop(admitted);
+    app.metrics.disconnected(&ended);
     info!(ended = ended.to_string(), "desktop disconnected");
 }
 

@@ -1,4 +1,4 @@
-//! What the operator can ask: tunnels and revocations.
+//! What the operator can ask: health, metrics, tunnels and revocations.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,7 @@ use tokio::{
 use tracing::info;
 use tunnel_frame::{Close, CloseCode};
 
-use super::{Answer, not_found, refuse};
+use super::{Answer, Content, not_found, page, refuse};
 use crate::{
     auth::revocation::{Revocation, RevocationsError, Subject},
     registry::Tunnel,
@@ -27,9 +27,14 @@ use crate::{
 const MAX_BODY: usize = 16 * 1024;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Health needs no token.
+/// Health and metrics need no token.
 pub(super) fn is_open<B>(request: &Request<B>) -> bool {
-    request.method() == Method::GET && matches!(request.uri().path(), "/healthz" | "/readyz")
+    request.method() == Method::GET && matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics")
+}
+
+/// What a person looks at in a browser.
+pub(super) fn is_page<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET && request.uri().path() == "/"
 }
 
 /// Answers one request of somebody who may ask.
@@ -37,12 +42,19 @@ pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer
     let (parts, body) = request.into_parts();
     let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
     match (parts.method.as_str(), &path[..]) {
-        ("GET", ["healthz"]) => (StatusCode::OK, json!({ "status": "ok" })),
-        ("GET", ["readyz"]) if app.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" })),
-        ("GET", ["readyz"]) => (StatusCode::OK, json!({ "status": "ready" })),
+        ("GET", [""]) => {
+            let (html, policy) = page::page(app);
+            (StatusCode::OK, Content::Page(html, policy))
+        }
+        ("GET", ["healthz"]) => (StatusCode::OK, json!({ "status": "ok" }).into()),
+        ("GET", ["readyz"]) if app.is_draining() => {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" }).into())
+        }
+        ("GET", ["readyz"]) => (StatusCode::OK, json!({ "status": "ready" }).into()),
+        ("GET", ["metrics"]) => (StatusCode::OK, Content::Metrics(app.metrics.text(app))),
         ("GET", ["tunnels"]) => {
             let tunnels: Vec<_> = app.registry.all().iter().map(|tunnel| about(tunnel)).collect();
-            (StatusCode::OK, json!({ "tunnels": tunnels }))
+            (StatusCode::OK, json!({ "tunnels": tunnels }).into())
         }
         ("POST", ["tunnels", id, "kick"]) => kick(app, id),
         ("GET", ["revocations"]) => list(app),
@@ -80,13 +92,13 @@ fn kick(app: &App, id: &str) -> Answer {
     info!(user = tunnel.user.subject(), tunnel = %tunnel.id, "kicked");
     tunnel.drain();
     tunnel.session.close(Close::new(CloseCode::GoingAway, "the operator disconnected this desktop"));
-    (StatusCode::OK, json!({ "kicked": id }))
+    (StatusCode::OK, json!({ "kicked": id }).into())
 }
 
 fn list(app: &App) -> Answer {
     let revocations = app.authenticator.revocations();
     let all: Vec<_> = revocations.all().iter().map(with_id).collect();
-    (StatusCode::OK, json!({ "revocations": all, "persisted": revocations.are_kept() }))
+    (StatusCode::OK, json!({ "revocations": all, "persisted": revocations.are_kept() }).into())
 }
 
 async fn revoke(app: &Arc<App>, body: &[u8]) -> Answer {
@@ -109,7 +121,7 @@ async fn revoke(app: &Arc<App>, body: &[u8]) -> Answer {
     }
     answer["persisted"] = (kept.is_ok() && app.authenticator.revocations().are_kept()).into();
     match kept {
-        Ok(()) => (StatusCode::CREATED, answer),
+        Ok(()) => (StatusCode::CREATED, answer.into()),
         Err(error) => not_kept(answer, &error),
     }
 }
@@ -120,7 +132,7 @@ async fn restore(app: &Arc<App>, id: String) -> Answer {
         Ok(Some(revocation)) => {
             let answer = with_id(&revocation);
             info!(revocation = %answer, "no longer revoked");
-            (StatusCode::OK, answer)
+            (StatusCode::OK, answer.into())
         }
         Ok(None) => refuse(StatusCode::NOT_FOUND, "there is no such revocation; GET /revocations lists those that are"),
         Err(error) => not_kept(json!({}), &error),
@@ -135,7 +147,7 @@ async fn on_disk<T: Send + 'static>(app: &Arc<App>, write: impl FnOnce(&App) -> 
 fn not_kept(mut answer: Value, error: &RevocationsError) -> Answer {
     answer["persisted"] = false.into();
     answer["error"] = format!("in force now, but lost with this process: {error}").into();
-    (StatusCode::INTERNAL_SERVER_ERROR, answer)
+    (StatusCode::INTERNAL_SERVER_ERROR, answer.into())
 }
 
 fn with_id(revocation: &Revocation) -> Value {

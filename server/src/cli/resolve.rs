@@ -64,6 +64,7 @@ pub(super) fn serve(settings: &Settings) -> Result<Serve, Wrong> {
         key_files: KeyFiles { secret: settings.jwt_secret_file.clone(), public_key: settings.jwt_public_key.clone() },
         revocations_file: settings.revocations_file.clone(),
         admin: admin(settings)?,
+        model_figures: !settings.no_model_figures.unwrap_or(false),
         limits: limits(settings)?,
         cors_origins: cors_origins(settings)?,
     };

@@ -147,6 +147,14 @@ pub(super) struct Settings {
     #[arg(long, value_name = "ORIGIN", env = "TUNNELD_CORS_ORIGIN", value_delimiter = ',', help_heading = "Web pages")]
     pub(super) cors_origin: Option<Vec<String>>,
 
+    /// Do not read tokens and speed off the answers of models, for log and metrics
+    #[arg(
+        long, value_name = "BOOL", env = "TUNNELD_NO_MODEL_FIGURES", help_heading = "Logs",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    pub(super) no_model_figures: Option<bool>,
+
     /// Log level, or one per module as in info,tunneld=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", help_heading = "Logs")]
     pub(super) log_level: Option<String>,

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
+use prometheus::IntCounter;
 use tokio::sync::OwnedSemaphorePermit;
 use tunnel_frame::BodySize;
 
@@ -20,6 +21,7 @@ use super::{TUNNEL_NAME, access::Access, capability::Capability, headers, linger
 use crate::{
     auth::Identity,
     error::{ErrorCode, More, Refusal, body::StreamFormat},
+    figures::{Figures, Observer, Shape},
     proxy::{self, Bounds, Ending, Forward, NotOpened, Opened, Watch},
     server::App,
 };
@@ -68,7 +70,12 @@ pub(super) async fn forward(
     let response = respond(head, body, &parts.method, prefix, path, access);
     // An HTTP/2 caller may give no window for a single byte.
     let watch = if parts.version == Version::HTTP_2 { Watch::Now } else { Watch::WhenLarge };
-    Ok(response.map(|body| Unlogged { body, slot, watch }))
+    let bytes_down = app.metrics.bytes_down.clone();
+    let observer = (app.model_figures && access.endpoint.runs_a_model())
+        .then(|| Shape::of(response.status(), response.headers()))
+        .flatten()
+        .map(|shape| Box::new(Observer::new(shape, access.arrived)));
+    Ok(response.map(|body| Unlogged { body, slot, watch, bytes_down, observer }))
 }
 
 /// Opens a stream to the desktop that takes this request. A tunnel that ends just now is no reason to fail: nothing was
@@ -166,6 +173,8 @@ pub(super) struct Unlogged {
     body: proxy::ResponseBody,
     slot: Option<OwnedSemaphorePermit>,
     watch: Watch,
+    bytes_down: IntCounter,
+    observer: Option<Box<Observer>>,
 }
 
 impl Unlogged {
@@ -173,8 +182,8 @@ impl Unlogged {
     pub(super) fn log(mut self, access: Access) -> Forwarded {
         let lease = Arc::new(Lease { held: Mutex::new(Some((access, self.slot))), bytes: AtomicU64::new(0) });
         let watched = Arc::clone(&lease);
-        self.body.watch(self.watch, move |refusal| watched.end(&Ending::Cut(refusal)));
-        Forwarded { body: self.body, lease }
+        self.body.watch(self.watch, move |refusal| watched.end(&Ending::Cut(refusal), None));
+        Forwarded { body: self.body, lease, bytes_down: self.bytes_down, observer: self.observer }
     }
 }
 
@@ -187,10 +196,10 @@ struct Lease {
 }
 
 impl Lease {
-    fn end(&self, ending: &Ending) {
+    fn end(&self, ending: &Ending, figures: Option<Figures>) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((mut access, _slot)) = held {
-            access.ended(self.bytes.load(Ordering::Relaxed), ending);
+            access.ended(self.bytes.load(Ordering::Relaxed), ending, figures);
         }
     }
 }
@@ -199,11 +208,16 @@ impl Lease {
 pub(crate) struct Forwarded {
     body: proxy::ResponseBody,
     lease: Arc<Lease>,
+    /// Of all bodies.
+    bytes_down: IntCounter,
+    /// Only for what a model says.
+    observer: Option<Box<Observer>>,
 }
 
 impl Drop for Forwarded {
     fn drop(&mut self) {
-        self.lease.end(&self.body.ending());
+        let figures = self.observer.take().map(|observer| observer.figures());
+        self.lease.end(&self.body.ending(), figures);
     }
 }
 
@@ -216,9 +230,14 @@ impl Body for Forwarded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, proxy::BodyCut>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            let len = frame.data_ref().map_or(0, Bytes::len);
-            self.lease.bytes.fetch_add(len as u64, Ordering::Relaxed);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.lease.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.bytes_down.inc_by(data.len() as u64);
+            if let Some(observer) = &mut self.observer {
+                observer.observe(data);
+            }
         }
         frame
     }

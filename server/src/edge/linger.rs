@@ -1,4 +1,4 @@
-//! The body of a request, and what becomes of the rest of it when the answer does not need it.
+//! The body of a request: how much of it came, and what becomes of the rest when the answer does not need it.
 //!
 //! To close a connection with bytes unread resets it, and the reset can overtake the answer: the caller would see a
 //! broken connection and not the sentence that says why. So what is still being sent after an early answer is read for
@@ -7,6 +7,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,8 +20,11 @@ use http::{header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use prometheus::IntCounter;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+
+use crate::server::App;
 
 /// How long the rest of a body is read. Clients that look for an early answer find it within this.
 const LINGER: Duration = Duration::from_secs(2);
@@ -31,12 +38,20 @@ pub(crate) struct RequestBody {
     tasks: TaskTracker,
     /// The caller sends only when it is asked to, which is what the first read does.
     waits: bool,
+    /// Bytes that came so far: of this body, and of all.
+    received: Option<(Arc<AtomicU64>, IntCounter)>,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, request: &Parts, tasks: &TaskTracker) -> Self {
+    pub(super) fn new(body: Incoming, request: &Parts, app: &App) -> Self {
         let waits = request.headers.contains_key(header::EXPECT);
-        Self { body: Some(body), tasks: tasks.clone(), waits }
+        let received = (!body.is_end_stream()).then(|| (Arc::default(), app.metrics.bytes_up.clone()));
+        Self { body: Some(body), tasks: app.tasks.clone(), waits, received }
+    }
+
+    /// Counts the bytes that come; `None` if there is no body.
+    pub(super) fn received(&self) -> Option<Arc<AtomicU64>> {
+        self.received.as_ref().map(|(bytes, _)| Arc::clone(bytes))
     }
 }
 
@@ -48,6 +63,11 @@ impl Body for RequestBody {
         self.waits = false;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(cx));
+        if let (Some(Ok(frame)), Some((bytes, all))) = (&frame, &self.received) {
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            bytes.fetch_add(length, Ordering::Relaxed);
+            all.inc_by(length);
+        }
         if !matches!(frame, Some(Ok(_))) {
             self.body = None;
         }

@@ -5,8 +5,8 @@
 //! * [`target`]: what a request may look like; [`capability`] and [`credential`]: where its token is.
 //! * `forward`: the way to the desktop and back; [`headers`]: what crosses the tunnel; [`cors`]: which web pages may
 //!   read an answer.
-//! * `own`: health, status and where to sign in; `web`: the web client; `access`: the log line. The one table of errors
-//!   is [`crate::error`].
+//! * `own`: health, status and where to sign in; `web`: the web client; `trace`: whose trace it is part of; `access`: the
+//!   log line. The one table of errors is [`crate::error`].
 
 pub(crate) mod access;
 pub mod capability;
@@ -18,6 +18,7 @@ mod linger;
 mod own;
 pub(crate) mod peer;
 pub mod target;
+mod trace;
 pub(crate) mod web;
 
 use std::{net::IpAddr, sync::Arc};
@@ -49,11 +50,13 @@ pub(crate) const TUNNEL_NAME: HeaderName = HeaderName::from_static("tunnel-name"
 pub(crate) type EdgeBody = Either<Full<Bytes>, forward::Forwarded>;
 
 /// Answers one request.
-pub(crate) async fn handle(app: Arc<App>, client: IpAddr, request: Request<Incoming>) -> Response<EdgeBody> {
+pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<Incoming>) -> Response<EdgeBody> {
     let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let capability = capability::split(&target);
     let path = capability.as_ref().map_or(target.as_str(), |capability| &capability.rest);
-    let mut access = Access::new(app.client_address(client, request.headers()), request.method(), &target);
+    let client = app.client_address(client, request.headers());
+    let mut access = Access::new(Arc::clone(&app.metrics), client, request.method(), &target, path);
+    access.trace = trace::check(request.headers_mut());
     let id = access.id.clone();
     let origin = app.cors.origin(request.headers());
     let is_head = request.method() == Method::HEAD;
@@ -107,7 +110,11 @@ async fn route(
 ) -> Result<Answer, Refusal> {
     let uri_path = request.uri().path();
     match uri_path {
-        tunnel::PATH => return tunnel::accept(app, request, access).await.map(Answer::Ours),
+        tunnel::PATH => {
+            let accepted = tunnel::accept(app, request, access).await;
+            let refused = |refusal: &Refusal| app.metrics.rejected_handshake(refusal.code().as_str());
+            return accepted.inspect_err(refused).map(Answer::Ours);
+        }
         "/healthz" | "/api/tunnel/health" => {
             return Ok(Answer::Ours(own::health(StatusCode::OK, "{\"status\":\"ok\"}\n")));
         }
@@ -119,7 +126,8 @@ async fn route(
         _ => {}
     }
     let (parts, body) = request.into_parts();
-    let body = RequestBody::new(body, &parts, &app.tasks);
+    let body = RequestBody::new(body, &parts, app);
+    access.bytes_up = body.received();
     if let Some(preflight) = app.cors.preflight(&parts) {
         return Ok(Answer::Ours(preflight));
     }
