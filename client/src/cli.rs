@@ -11,6 +11,7 @@ use tunnel_cli::{
 };
 
 mod connect;
+mod login;
 mod settings;
 mod status;
 
@@ -25,7 +26,8 @@ Examples:
   TUNNEL_TOKEN=eyJ… tunnel connect --server https://tunnel.example.com
   tunnel connect --token-file token --to 8080 --allow inference
 
-The server's owner makes tokens:  tunneld token --user NAME --server https://tunnel.example.com";
+The server's owner makes tokens:  tunneld token --user NAME --server https://tunnel.example.com
+Where it has an identity provider:  tunnel login --server https://tunnel.example.com";
 
 /// Makes Ollama, or any HTTP server on this machine, reachable through your own tunneld server
 #[derive(Debug, Parser)]
@@ -36,9 +38,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Connect(connect::Args),
+    Login(login::Args),
+    Logout(login::LogoutArgs),
     Status(status::Args),
 }
 
@@ -52,6 +55,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Job, Exi
     let origin = Origin::new(command.find_subcommand(name).expect("clap found it"), matches);
     match cli.command {
         Command::Connect(args) => connect::job(args, origin),
+        Command::Login(args) => Ok(login::login(args, origin)),
+        Command::Logout(args) => Ok(login::logout(args, origin)),
         Command::Status(args) => Ok(status::job(args)),
     }
 }

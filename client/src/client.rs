@@ -169,6 +169,7 @@ impl Client {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut progress = Progress::default();
         let _looking = AbortOnDropHandle::new(tokio::spawn(self.shared.clone().look_at_upstream()));
+        let _renewing = AbortOnDropHandle::new(tokio::spawn(self.config.token.clone().keep_fresh()));
         loop {
             let tried = self.config.token.read().ok();
             let dialled = tokio::select! {
@@ -214,7 +215,7 @@ impl Client {
     }
 
     async fn dial(&self, progress: &Progress) -> Result<(WebSocketStream<Pulse<Transport>>, Url, Token), DialFailure> {
-        let token = self.config.token.read()?;
+        let token = self.config.token.fresh().await?;
         let server = self.config.server_for(&token)?;
         self.shared.tell(Event::Connecting { server: server.clone(), attempt: progress.backoff.failures() + 1 });
         let ws = self.dialer.dial(&server, &token, &self.config.name_for(&token)).await?;
@@ -349,8 +350,8 @@ impl Client {
             }
             DialFailure::Dial(DialError::Refused(refusal)) => return Err(refusal.into()),
             DialFailure::Dial(DialError::Unreachable(reason)) => reason,
-            // A token file may be in the middle of being replaced.
-            DialFailure::Token(error) if progress.accepted => error.to_string(),
+            // A token file may be in the middle of being replaced, and an identity provider comes back.
+            DialFailure::Token(error) if progress.accepted || error.may_pass() => error.to_string(),
             DialFailure::Token(error) => return Err(error.into()),
             DialFailure::NoServer(error) => return Err(error.into()),
         };

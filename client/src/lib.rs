@@ -11,7 +11,7 @@
 //!     upstream  the one address that is ever asked
 //! ```
 //!
-//! [`config`] is what a client is told and [`token`] its token, [`event`] what it tells and [`board`] how things
+//! [`config`] is what a client is told and [`token`] its token, [`login`] a token that comes from an identity provider, [`event`] what it tells and [`board`] how things
 //! stand; [`backoff`] how long it waits.
 
 pub mod backoff;
@@ -22,6 +22,7 @@ pub mod config;
 pub mod connector;
 mod dial;
 pub mod event;
+pub mod login;
 mod net;
 pub mod proxy;
 mod shared;

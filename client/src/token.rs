@@ -5,12 +5,15 @@
 use std::{
     fmt, fs, io,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::login::{LoginError, Renewal};
 
 /// Longest token that a server looks at, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -22,6 +25,8 @@ pub enum TokenSource {
     Inline(Token),
     /// It is in a file, which may be replaced at any time.
     File(PathBuf),
+    /// It comes from an identity provider, and is renewed there.
+    Login(Arc<Renewal>),
 }
 
 impl TokenSource {
@@ -30,14 +35,31 @@ impl TokenSource {
         let path = match self {
             Self::Inline(token) => return Ok(token.clone()),
             Self::File(path) => path,
+            Self::Login(renewal) => return Ok(renewal.token()?),
         };
         let text = fs::read_to_string(path).map_err(|error| TokenError::Unreadable(path.clone(), error))?;
         Token::parse(&text)
     }
+
+    /// The token to connect with: the same, but renewed first where it can be and has to be.
+    pub async fn fresh(&self) -> Result<Token, TokenError> {
+        match self {
+            Self::Inline(_) | Self::File(_) => self.read(),
+            Self::Login(renewal) => Ok(renewal.fresh().await?),
+        }
+    }
+
+    /// Keeps the token fresh for ever, where that can be done.
+    pub(crate) async fn keep_fresh(self) {
+        if let Self::Login(renewal) = self {
+            renewal.run().await;
+        }
+    }
 }
 
 /// A JSON Web Token in its compact form (RFC 7519), unverified.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Token(Box<str>);
 
 /// Why there is no token.
@@ -55,6 +77,17 @@ pub enum TokenError {
     /// No server would look at it.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
+    /// Nobody is signed in, or not any more.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl TokenError {
+    /// Whether time may heal it.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Login(error) if error.may_pass())
+    }
 }
 
 impl Token {
@@ -86,6 +119,14 @@ impl Token {
     }
 }
 
+impl TryFrom<String> for Token {
+    type Error = TokenError;
+
+    fn try_from(text: String) -> Result<Self, TokenError> {
+        Self::parse(&text)
+    }
+}
+
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
@@ -99,6 +140,9 @@ pub struct Claims {
     /// Who vouches for the user. Callers of the same user need a token with the same issuer.
     #[serde(rename = "iss")]
     pub issuer: Option<String>,
+    /// The user, by the name that its issuer gave.
+    #[serde(rename = "sub")]
+    pub subject: Option<String>,
     /// Seconds since 1970 after which the token is void.
     exp: Option<f64>,
     /// Where to connect.

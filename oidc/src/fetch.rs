@@ -3,14 +3,15 @@
 //! Owns the limits: https (plain http only on this machine), 10 s from the first packet to the last, 128 KiB, and no
 //! redirects. Knows nothing of what is asked.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{Client, Error, connect::Connect},
     rt::TokioExecutor,
 };
 use rustls::ClientConfig;
@@ -27,8 +28,19 @@ const MAX_BYTES: usize = 128 * 1024;
 
 /// Asks. Each exchange has a connection of its own: there are few, minutes apart.
 #[derive(Clone)]
-pub struct Fetcher {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+pub struct Fetcher(Arc<dyn Ask>);
+
+/// hyper's client, whatever it connects with.
+trait Ask: Send + Sync {
+    fn ask(&self, request: Request<Full<Bytes>>) -> Exchange;
+}
+
+type Exchange = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send>>;
+
+impl<C: Connect + Clone + Send + Sync + 'static> Ask for Client<C, Full<Bytes>> {
+    fn ask(&self, request: Request<Full<Bytes>>) -> Exchange {
+        Box::pin(self.request(request))
+    }
 }
 
 /// An answer, whatever its status.
@@ -67,13 +79,17 @@ pub enum FetchError {
 }
 
 impl Fetcher {
-    /// Trusts whom `tls` trusts.
+    /// Connects by itself, and trusts whom `tls` trusts.
     #[must_use]
     pub fn new(mut tls: ClientConfig) -> Self {
         tls.alpn_protocols.clear(); // the connector sets its own
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { client }
+        Self::over(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
+    }
+
+    /// Connects with `connector`, which verifies whom it connects to.
+    #[must_use]
+    pub fn over(connector: impl Connect + Clone + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)))
     }
 
     /// The document at an address: its status must be 200.
@@ -121,7 +137,7 @@ impl Fetcher {
             .body(Full::new(body))
             .map_err(|_| FetchError::NoServer)?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| FetchError::Unreachable(why(&error)))?;
+            let response = self.0.ask(request).await.map_err(|error| FetchError::Unreachable(why(&error)))?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
@@ -163,7 +179,7 @@ pub fn check(url: &Url) -> Result<(), FetchError> {
 }
 
 /// The innermost reason, which is what a person can do something about.
-fn why(error: &hyper_util::client::legacy::Error) -> String {
+fn why(error: &Error) -> String {
     let mut reason: &dyn std::error::Error = error;
     loop {
         if let Some(tls) = reason.downcast_ref::<io::Error>().and_then(tunnel_certs::client::explain) {

@@ -1,9 +1,11 @@
 //! `tunnel connect`: settings into a [`Config`].
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use tunnel::{
     config::{self, Config},
+    connector::Connector,
+    login::{Renewal, store::Store},
     proxy::Proxies,
     token::{Token, TokenSource},
 };
@@ -13,9 +15,10 @@ use tunnel_cli::{
     settings::{self, Layer, Layers, Origin, Wrong},
 };
 use tunnel_frame::policy::Rule;
+use tunnel_oidc::fetch::Fetcher;
 
 use super::{
-    Job,
+    Job, login,
     settings::{PATHS, Settings, default_file, proxies},
 };
 
@@ -25,6 +28,7 @@ Examples:
   tunnel connect --token-file token --to 8080           another HTTP server of this machine
   tunnel connect --token-file token --allow inference   run models; do not delete or pull them
   tunnel connect --token-file token --allow 'GET /v1/*' --allow 'POST /v1/chat/completions'
+  tunnel connect                                        as whom `tunnel login` has signed in
   tunnel connect --config tunnel.toml                   keys are these flags without the dashes
 
 Each setting: flag, else environment (--token-file is TUNNEL_TOKEN_FILE, --log-level RUST_LOG),
@@ -72,17 +76,22 @@ pub(crate) enum Display {
 /// Connects, and stays connected until told to stop.
 pub(super) fn job(args: Args, origin: Origin) -> Result<Job, Exit> {
     let config = args.config.or_else(default_file);
-    Ok(Box::pin(crate::connect::run(read(Args { config, ..args }, origin)?)))
+    let signed_in = login::store().filter(|store| store.path().exists());
+    Ok(Box::pin(crate::connect::run(read(Args { config, ..args }, origin, signed_in)?)))
 }
 
-fn read(args: Args, origin: Origin) -> Result<Connect, Exit> {
-    let layers = Layers::merge(args.settings, origin, args.config.as_deref(), &PATHS)?;
-    resolve(&layers.settings, &layers.origin).map_err(|wrong| layers.origin.error(&wrong))
+/// `signed_in` is where the tokens of `tunnel login` are, if there are any.
+fn read(args: Args, origin: Origin, signed_in: Option<Store>) -> Result<Connect, Exit> {
+    let Layers { mut settings, origin } = Layers::merge(args.settings, origin, args.config.as_deref(), &PATHS)?;
+    resolve(&mut settings, &origin, signed_in).map_err(|wrong| origin.error(&wrong))
 }
 
-fn resolve(settings: &Settings, origin: &Origin) -> Result<Connect, Wrong> {
+fn resolve(settings: &mut Settings, origin: &Origin, signed_in: Option<Store>) -> Result<Connect, Wrong> {
     let mut warnings = Vec::new();
-    let (source, setting) = token_source(settings, origin)?;
+    let (source, setting) = match (&settings.token, &settings.token_file, signed_in) {
+        (None, None, Some(store)) => (of_login(settings, store)?, "token-file"),
+        _ => token_source(settings, origin)?,
+    };
     let token = source.read().map_err(|error| Wrong::new(setting, error))?;
     if setting == "token" && origin.layer("token") == Layer::Flag {
         warnings.push("others on this machine can see --token in `ps`: prefer --token-file or TUNNEL_TOKEN".to_owned());
@@ -115,6 +124,25 @@ fn resolve(settings: &Settings, origin: &Origin) -> Result<Connect, Wrong> {
     Ok(Connect { config, token, log: Log { filter, format }, display, warnings })
 }
 
+/// The token of who is signed in. Fills in which server that is for, and whom it was reached through.
+fn of_login(settings: &mut Settings, store: Store) -> Result<TokenSource, Wrong> {
+    let account = store.load().map_err(|error| Wrong::new("token-file", error))?;
+    let signed_in = config::origin(&account.server);
+    let server = settings::read("server", settings.server.as_deref(), config::server_url)?;
+    if let Some(server) = server.filter(|server| server.origin() != account.server.origin()) {
+        let server = config::origin(&server);
+        return Err(Wrong::new(
+            "server",
+            format!("you are signed in at {signed_in}; run `tunnel login --server {server}`"),
+        ));
+    }
+    settings.server = Some(signed_in);
+    settings.ca = settings.ca.take().or(account.ca);
+    let proxies = proxies(settings.proxy.as_deref(), &settings::proxy_variables(), &account.server)?;
+    let connector = Connector::new(settings.ca.as_deref(), proxies).map_err(|error| Wrong::new("ca", error))?;
+    Ok(TokenSource::Login(Arc::new(Renewal::new(store, Fetcher::over(connector), account.server))))
+}
+
 /// The token's place, and the setting that gave it. Of two in different layers the higher one wins; two in the same
 /// layer leave open which is meant.
 fn token_source(settings: &Settings, origin: &Origin) -> Result<(TokenSource, &'static str), Wrong> {
@@ -126,7 +154,8 @@ fn token_source(settings: &Settings, origin: &Origin) -> Result<(TokenSource, &'
     match (&settings.token, &settings.token_file) {
         (None, None) => Err(Wrong::new(
             "token-file",
-            "a token is needed: --token-file FILE or TUNNEL_TOKEN; the server's owner mints one with `tunneld token`",
+            "a token is needed: --token-file FILE or TUNNEL_TOKEN; the server's owner mints one with `tunneld token`, \
+             or lets you sign in: `tunnel login --server URL`",
         )),
         (Some(_), Some(_)) if origin.layer("token") == origin.layer("token-file") => {
             Err(Wrong::new("token", format!("{} is set as well; keep one of the two", origin.name("token-file"))))
@@ -152,7 +181,7 @@ mod tests {
         let matches = settings::matches(command.clone(), args.iter().map(OsString::from));
         let read = matches.and_then(|matches| {
             let args = Args::from_arg_matches(&matches).expect("clap has read them");
-            read(args, Origin::new(&command, &matches))
+            read(args, Origin::new(&command, &matches), None)
         });
         read.map_err(|exit| match exit {
             Exit::Error { code: tunnel_cli::exit::USAGE, line } => line,

@@ -13,7 +13,8 @@ use url::Url;
 
 const TO_HELP: &str = "Where requests go: URL, HOST:PORT or PORT [default: http://127.0.0.1:11434]";
 
-const PROXY_HELP: &str = "Proxy to the server: http://[USER:PASSWORD@]HOST:PORT, or none [default: HTTPS_PROXY]";
+pub(super) const PROXY_HELP: &str =
+    "Proxy to the server: http://[USER:PASSWORD@]HOST:PORT, or none [default: HTTPS_PROXY]";
 
 /// Every setting of `connect`, as people write it.
 #[derive(Debug, Args, Serialize, Deserialize)]
