@@ -97,6 +97,29 @@ port_in() {
     [[ -n $port ]] && printf '%s\n' "$port"
 }
 
+# isolated [UNSHARE OPTION...] -- COMMAND...: runs it in mount and process namespaces of its own; all that it starts ends with it.
+isolated() {
+    local options=()
+    while [[ $1 != -- ]]; do options+=("$1") && shift; done
+    shift
+    OUTSIDE="$(readlink /proc/self/ns/mnt)" unshare --mount --propagation private --pid --fork --kill-child --mount-proc "${options[@]}" "$@"
+}
+
+# own_folders FOLDER...: for a command of `isolated`. What is written there goes on top of what is there, in memory and for this
+# command alone; /run is empty.
+own_folders() {
+    local folder name
+    [[ -n ${OUTSIDE:-} && $(readlink /proc/self/ns/mnt) != "$OUTSIDE" ]] || die "this would change the machine itself: no namespace of its own"
+    mkdir "$WORK/over"
+    mount -t tmpfs tmpfs "$WORK/over"
+    for folder in "$@"; do
+        name=${folder//\//-}
+        mkdir "$WORK/over/$name" "$WORK/over/$name.work"
+        mount -t overlay -o "lowerdir=$folder,upperdir=$WORK/over/$name,workdir=$WORK/over/$name.work" overlay "$folder"
+    done
+    mount -t tmpfs tmpfs /run
+}
+
 # --- tunneld, and a desktop behind it.
 
 # build PROFILE [PACKAGE...]: builds these programs, or all; sets $BIN, the folder they are in. Scripts of developers

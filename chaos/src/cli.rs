@@ -1,8 +1,10 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
+
+use crate::restarts::Restarted;
 
 /// Breaks the real programs at random while callers verify every byte.
 ///
@@ -27,6 +29,14 @@ pub(crate) struct Arguments {
     /// Instead of all that: so many rounds of restarts behind nginx, for scripts/rolling.
     #[arg(long, value_name = "TIMES", hide = true)]
     pub(crate) rolling: Option<usize>,
+    /// With --rolling, for scripts/deployment: the server that is there, the folder of its authority and secret, and the
+    /// command that restarts it.
+    #[arg(long, value_name = "ADDR", hide = true, requires_all = ["folder", "restart", "rolling"])]
+    server: Option<SocketAddr>,
+    #[arg(long, hide = true)]
+    folder: Option<PathBuf>,
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    restart: Option<String>,
     /// The folder of tunneld and tunnel.
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(crate) bin: PathBuf,
@@ -39,6 +49,12 @@ impl Arguments {
             0 => Duration::from_secs(120),
             seconds => Duration::from_secs(seconds),
         }
+    }
+
+    /// The server that is restarted instead of our own.
+    pub(crate) fn restarted(&self) -> Option<Restarted> {
+        let (server, folder, command) = (self.server?, self.folder.clone()?, self.restart.clone()?);
+        Some(Restarted { server, folder, command })
     }
 
     /// The seed that was given, or any.

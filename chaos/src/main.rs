@@ -13,7 +13,7 @@
 //! | [`plan`], [`mod@inject`], [`timeline`] | faults: which, how, when |
 //! | [`stage`], [`program`], [`upstream`] | what is broken |
 //! | [`ticket`], [`expected`], [`caller`], [`exchange`], [`mod@line`] | requests |
-//! | [`rolling`] | another play: two servers behind nginx |
+//! | [`rolling`], [`restarts`] | other plays: two servers behind nginx; a server that is deployed |
 //! | [`ledger`], [`verdict`], [`watch`], [`mod@audit`], [`report`] | the judgement |
 //!
 //! A seed gives the same faults and the same requests in the same order. What meets what also depends on the machine,
@@ -30,6 +30,7 @@ mod line;
 mod plan;
 mod program;
 mod report;
+mod restarts;
 mod rolling;
 mod stage;
 mod ticket;
@@ -91,9 +92,10 @@ fn main() -> ExitCode {
 }
 
 async fn play(arguments: &Arguments, seed: u64) -> io::Result<Report> {
-    match arguments.rolling {
-        Some(times) => rolling::run(&arguments.bin, times, seed).await,
-        None => run(arguments, seed).await,
+    match (arguments.rolling, arguments.restarted()) {
+        (Some(times), Some(restarted)) => restarts::run(&arguments.bin, &restarted, times, seed).await,
+        (Some(times), None) => rolling::run(&arguments.bin, times, seed).await,
+        (None, _) => run(arguments, seed).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Two servers behind a real nginx, restarted one after the other under load: nothing may be lost, nothing run twice.
 //!
-//! nginx is configured as `docs/operations.md` says, from that very text. No fault is excused here: whatever fails is
+//! nginx is configured by `deploy/nginx.conf`, with the upstream for two servers that `docs/operations.md` has. No fault is excused here: whatever fails is
 //! lost. Callers and their requests are those of chaos, who leave and set deadlines now and then.
 
 use std::{
@@ -18,7 +18,10 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tunnel_certs::dev::{self, Existing};
-use tunneld::auth::mint::MintRequest;
+use tunneld::auth::{
+    Secret,
+    mint::{self, MintRequest},
+};
 
 use crate::{
     caller::{self, Callers, DEADLINE, Tally},
@@ -34,7 +37,7 @@ use crate::{
 
 /// Load before each round and after the last: longer than the 5 s in which a new server waits for any desktop, so that
 /// the backup owes its patience to nothing but a good hand-over.
-const CALM: Duration = Duration::from_secs(7);
+pub(crate) const CALM: Duration = Duration::from_secs(7);
 
 /// A server that was told to stop is gone by then: its drain, and a second for a busy machine.
 const GONE_WITHIN: Duration = Duration::from_secs(33);
@@ -42,7 +45,10 @@ const GONE_WITHIN: Duration = Duration::from_secs(33);
 /// How many requests that went wrong are told of.
 const TOLD: usize = 20;
 
-/// The documented configuration: the first block is the whole, the second the part for two servers.
+/// The configuration for one server.
+const SITE: &str = include_str!("../../deploy/nginx.conf");
+
+/// Its block for nginx is what two servers need instead.
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// What is restarted, and what stays.
@@ -67,7 +73,7 @@ pub(crate) async fn run(bin: &Path, times: usize, seed: u64) -> io::Result<Repor
     let callers = Arc::new(Callers {
         server: watch::Sender::new(rolling.front).subscribe(),
         tls: tunnel_certs::client::config(Some(&rolling.folder.path().join("ca.pem"))).map_err(io::Error::other)?,
-        token: Box::new(|user| pki::mint(&MintRequest::new(user.name()))),
+        token: token_source(rolling.folder.path()),
         timeline: Arc::new(Timeline::new()),
         wrongs,
         tally: Tally::default(),
@@ -89,7 +95,8 @@ pub(crate) async fn run(bin: &Path, times: usize, seed: u64) -> io::Result<Repor
     callers.stop.cancel();
     while calling.join_next().await.transpose()?.is_some() {}
     complaints.extend(rolling.complaints());
-    let mut report = table(times, seed, &callers, &ledger, &took, &complaints);
+    let rounds = (times, "in each the primary, then the backup");
+    let mut report = table(rounds, times * 2, seed, &callers, &ledger, &took, &complaints);
     if !report.clean {
         let folder = rolling.folder.keep();
         report.text.extend(["logs: ", &folder.to_string_lossy(), "\n"]);
@@ -119,24 +126,11 @@ impl Rolling {
         };
         for user in User::ALL {
             let upstream = Upstream::start(user, ledger, None)?;
-            let client = rolling.client(user, upstream.addr()).await?;
+            let client = client(bin, rolling.folder.path(), front, user, upstream.addr()).await?;
             rolling.clients.push(client);
             rolling.upstreams.push(upstream);
         }
         Ok(rolling)
-    }
-
-    async fn client(&self, user: User, upstream: SocketAddr) -> io::Result<Program> {
-        let folder = self.folder.path();
-        let token = folder.join(format!("{}.token", user.name()));
-        fs::write(&token, pki::mint(&MintRequest::new(user.name())))?;
-        let mut command = stage::program(&self.bin, "tunnel");
-        command.arg("connect").arg("--token-file").arg(token).arg("--ca").arg(folder.join("ca.pem"));
-        command.args(["--server", &format!("https://{HOST}:{}", self.front.port())]);
-        command.args(["--to", &upstream.to_string(), "--name", "desktop", "--log-level", "debug"]);
-        let mut client = Program::start(&mut command, folder.join(format!("{}.log", user.name())))?;
-        client.ready(|log| log.contains(" online ").then_some(())).await?;
-        Ok(client)
     }
 
     /// As a service manager does: SIGTERM, wait for the end, start, wait until it answers.
@@ -159,6 +153,37 @@ impl Rolling {
         let programs = servers.chain(&mut self.clients).chain([&mut self.nginx]);
         programs.filter_map(Program::complaint).collect()
     }
+}
+
+/// A desktop of this user, connected. `folder` has the authority and the secret.
+pub(crate) async fn client(
+    bin: &Path,
+    folder: &Path,
+    server: SocketAddr,
+    user: User,
+    upstream: SocketAddr,
+) -> io::Result<Program> {
+    let token = folder.join(format!("{}.token", user.name()));
+    fs::write(&token, mint(folder, user)?)?;
+    let mut command = stage::program(bin, "tunnel");
+    command.arg("connect").arg("--token-file").arg(token).arg("--ca").arg(folder.join("ca.pem"));
+    command.args(["--server", &format!("https://{HOST}:{}", server.port())]);
+    command.args(["--to", &upstream.to_string(), "--name", "desktop", "--log-level", "debug"]);
+    let mut client = Program::start(&mut command, folder.join(format!("{}.log", user.name())))?;
+    client.ready(|log| log.contains(" online ").then_some(())).await?;
+    Ok(client)
+}
+
+/// Tokens for callers.
+pub(crate) fn token_source(folder: &Path) -> Box<dyn Fn(User) -> String + Send + Sync> {
+    let folder = folder.to_owned();
+    Box::new(move |user| mint(&folder, user).unwrap_or_default())
+}
+
+/// A token of this user, signed with the secret in `folder`.
+fn mint(folder: &Path, user: User) -> io::Result<String> {
+    let secret = Secret::read(&folder.join("secret")).map_err(io::Error::other)?;
+    mint::mint(&secret, &MintRequest::new(user.name())).map_err(io::Error::other)
 }
 
 async fn serve(
@@ -185,6 +210,7 @@ fn nginx(folder: &Path, front: SocketAddr, [primary, backup]: [SocketAddr; 2]) -
     let path = folder.to_string_lossy();
     let site = site
         .replace("listen 443 ssl", &format!("listen {front} ssl"))
+        .replace("    listen [::]:443 ssl http2;\n", "")
         .replace("/etc/ssl/tunnel/fullchain.pem", &format!("{path}/server.pem"))
         .replace("/etc/ssl/tunnel/privkey.pem", &format!("{path}/server-key.pem"))
         .replace("127.0.0.1:8080", &primary.to_string())
@@ -204,16 +230,18 @@ fn nginx(folder: &Path, front: SocketAddr, [primary, backup]: [SocketAddr; 2]) -
     Program::start(&mut command, folder.join("nginx.out"))
 }
 
-/// The documented site, its upstream replaced by that for two servers.
+/// The site, its upstream replaced by that for two servers.
 fn site() -> Option<String> {
-    let mut blocks = OPERATIONS.split("```nginx\n").skip(1).filter_map(|block| block.split("```").next());
-    let (whole, two) = (blocks.next()?, blocks.next()?);
-    let rest = whole.split_once("\n}\n")?.1;
+    let two = OPERATIONS.split_once("```nginx\n")?.1.split("```").next()?;
+    let rest = SITE.split_once("\n}\n")?.1;
     Some(format!("{two}{rest}"))
 }
 
-fn table(
-    times: usize,
+/// What happened in so many rounds, which must have been so many restarts.
+#[allow(clippy::too_many_arguments, reason = "all of it is told")]
+pub(crate) fn table(
+    (rounds, what): (usize, &str),
+    restarts: usize,
     seed: u64,
     callers: &Callers,
     ledger: &Ledger,
@@ -231,13 +259,13 @@ fn table(
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut text = String::new();
     let mut row = |name: &str, value: u64, note: &str| _ = writeln!(text, "{name:<18} {value:>8}  {note}");
-    row("rounds", times as u64, &format!("seed {seed}; in each the primary, then the backup"));
+    row("rounds", rounds as u64, &format!("seed {seed}; {what}"));
     row("restarts", took.len() as u64, &format!("{median:.1?} (median), {longest:.1?} (longest)"));
     row("requests", callers.tally.sent(), &format!("{} ran at an upstream", ledger.ran()));
     row("ok", count(&callers.tally.ok), &format!("{} MiB verified", count(&callers.tally.bytes) >> 20));
     row("cancelled", count(&callers.tally.cancelled), "by their callers");
     row("deadline", count(&callers.tally.cut_at_deadline), "ended at the deadline they asked for");
-    let mut clean = complaints.is_empty() && took.len() == times * 2;
+    let mut clean = complaints.is_empty() && took.len() == restarts;
     for wrong in Wrong::ALL {
         let number = wrongs.iter().filter(|(_, what, ..)| *what == wrong).count();
         clean &= number == 0;

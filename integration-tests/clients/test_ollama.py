@@ -52,6 +52,24 @@ class AsyncOllama(unittest.IsolatedAsyncioTestCase):
         self.assertTrue(pieces[-1].done)
         self.assertGreater(len(pieces), 20)
 
+    async def test_generate_list_show_embed(self):
+        client = ollama.AsyncClient()
+        self.assertIn("👋", (await client.generate(MODEL, "Hello!")).response)
+        self.assertEqual([model.model for model in (await client.list()).models], ["stand-in:latest"])
+        self.assertEqual((await client.show(MODEL)).capabilities, ["completion"])
+        self.assertEqual(len((await client.embed(MODEL, ["a", "b"])).embeddings), 2)
+
+    async def test_an_error_of_ollama_arrives_as_it_is(self):
+        with self.assertRaises(ollama.ResponseError) as caught:
+            await ollama.AsyncClient().chat("no-such-model", MESSAGES)
+        self.assertEqual(caught.exception.status_code, 404)
+
+    async def test_a_caller_may_leave_in_the_middle(self):
+        for _ in range(3):
+            async for _piece in await ollama.AsyncClient().chat(MODEL, MESSAGES, stream=True):
+                break
+        await self.test_chat_streams()
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -20,6 +20,7 @@
 //! | [`binaries`] | the real programs as child processes |
 //! | [`workshop`] | files for them: certificates, a secret, tokens |
 //! | [`eventually`] | waiting for the thing itself, under one generous limit |
+//! | [`nginx`] | a real nginx in front of `tunneld` |
 //! | [`attack`] | what the attack corpus stands on |
 //! | [`background`] | a thread and runtime for each part; panics are raised again |
 
@@ -35,6 +36,7 @@ pub mod handshake;
 pub mod jwt;
 #[cfg(target_os = "linux")]
 pub mod namespace;
+pub mod nginx;
 pub mod ollama;
 pub mod pattern;
 pub mod pki;

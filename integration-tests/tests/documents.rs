@@ -124,6 +124,34 @@ fn links_lead_somewhere() {
     }
 }
 
+#[test]
+fn deployments_name_settings_and_files_that_there_are() {
+    let settings = read("server/src/cli/settings.rs");
+    for file in ["deploy/Dockerfile", "deploy/compose.yaml"] {
+        let text = read(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for variable in words.filter(|word| word.starts_with("TUNNELD_")) {
+            assert!(settings.contains(&format!("env = \"{variable}\"")), "{variable} in {file}");
+        }
+    }
+    let compose = read("deploy/compose.yaml");
+    for (named, path) in
+        [("./nginx.conf:", "deploy/nginx.conf"), ("dockerfile: deploy/Dockerfile", "deploy/Dockerfile")]
+    {
+        assert!(compose.contains(named) && root().join(path).exists(), "{named}");
+    }
+    // nginx finds tunneld where it listens by default with --plain-http, and the certificate where compose puts it.
+    let nginx = read("deploy/nginx.conf");
+    assert!(nginx.contains(&tunneld::config::DEFAULT_LISTEN_PLAIN.to_string()), "{nginx}");
+    assert!(nginx.contains("/etc/ssl/tunnel/fullchain.pem") && compose.contains("./certs:/etc/ssl/tunnel:ro"));
+    let ignored = read(".dockerignore");
+    let workspace = read("Cargo.toml");
+    let members = workspace.split_once("members = [").and_then(|(_, rest)| rest.split_once(']')).expect("members").0;
+    for member in members.split('"').skip(1).step_by(2).chain(["web"]) {
+        assert!(ignored.contains(&format!("!{member}\n")), "the image cannot be built without {member}");
+    }
+}
+
 /// As GitHub makes it from a heading.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");

@@ -204,6 +204,21 @@ async fn f04_a_signal_lets_streams_finish_and_a_second_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_health_check_needs_no_other_program() {
+    let shop = Workshop::new().await;
+    let mut args = shop.server_args();
+    let check = async |args: &[String]| run("tunneld", [&["check".into(), "--running".into()], args].concat()).await;
+    assert!(check(&args).await.error(64).contains("--admin-listen"));
+    args.splice(0..6, ["--listen", "127.0.0.1:0", "--plain-http"].map(str::to_owned));
+    let mut server = Program::tunneld([&["serve".to_owned()], &args[..]].concat());
+    args[1] = server.listening().await.to_string();
+    assert!(check(&args).await.success()[0].contains("ready"));
+    server.signal(Signal::Kill);
+    server.wait().await;
+    assert!(check(&args).await.error(1).contains(&args[1]));
+}
+
+#[tokio::test]
 async fn a_killed_server_is_found_again() {
     let shop = Workshop::new().await;
     let upstream = Ollama::start();

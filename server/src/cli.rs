@@ -2,7 +2,7 @@
 //!
 //! * [`settings`]: every setting of `serve` and `check`, as people write it.
 //! * [`resolve`]: settings into a [`Config`](tunneld::config::Config).
-//! * [`check`], [`token`], [`certs`], [`revoke`]: the commands that end at once.
+//! * [`check`], [`running`], [`token`], [`certs`], [`revoke`]: the commands that end at once.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -19,6 +19,7 @@ mod certs;
 mod check;
 mod resolve;
 mod revoke;
+mod running;
 mod settings;
 mod token;
 mod trust;
@@ -62,7 +63,7 @@ enum Commands {
     Revoke(revoke::Args),
     /// Read the configuration of `serve`, with all its files, and say what would run
     #[command(after_help = SERVE_EXAMPLES)]
-    Check(ServeArgs),
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +74,16 @@ struct ServeArgs {
 
     #[command(flatten)]
     settings: Settings,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+
+    /// Ask the server that runs with these settings whether it is ready, instead
+    #[arg(long)]
+    running: bool,
 }
 
 /// What is to be done.
@@ -103,7 +114,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, Ex
     let origin = Origin::new(command.find_subcommand(name).expect("clap found it"), matches);
     match cli.command {
         Commands::Serve(args) => serve(args, origin).map(|serve| Task::Serve(Box::new(serve))),
-        Commands::Check(args) => serve(args, origin).and_then(|serve| check::run(serve).map(Task::Done)),
+        Commands::Check(args) => {
+            let serve = serve(args.serve, origin)?;
+            if args.running { running::run(&serve.config) } else { check::run(serve) }.map(Task::Done)
+        }
         Commands::Token(args) => token::run(&args, origin).map(Task::Done),
         Commands::Revoke(args) => revoke::run(&args, origin).map(Task::Done),
         Commands::Certs(args) => certs::run(&args).map(Task::Done),

@@ -1,11 +1,7 @@
 //! The real programs as they run in earnest: `tunneld`, `tunnel` of one user in front of a [`Recorder`], and nginx in
-//! front of both where that is asked for, set up as docs/operations.md says.
+//! front of both where that is asked for.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
-    process::Command,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use http::{Method, StatusCode};
 
@@ -15,12 +11,16 @@ use crate::{
     body,
     caller::Caller,
     jwt::{claims, hs256},
+    nginx,
     pki::HOST,
     workshop::Workshop,
 };
 
 /// The user whose desktop is attacked through the server, and who must be served afterwards.
 pub const ALICE: &str = "alice";
+
+/// Shorter waits of nginx, so that every connection ends soon.
+const IMPATIENT: &str = "keepalive_timeout 1s;\nclient_header_timeout 6s;\nclient_body_timeout 6s;\n";
 
 /// How callers reach `tunneld`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Stage {
         let (server, mut addr) = match way {
             Way::Direct => shop.serve(settings).await,
             Way::Nginx => {
-                let port = free_port();
+                let port = nginx::free_port();
                 public = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
                 let (secret, url) = (shop.arg("secret"), format!("https://{HOST}:{port}"));
                 let args = ["serve", "--listen", "127.0.0.1:0", "--plain-http", "--public-url", &url];
@@ -67,7 +67,7 @@ impl Stage {
             }
         };
         if let Some(public) = public {
-            nginx = Some(start_nginx(&shop, public.port(), addr).await);
+            nginx = Some(nginx::start(&shop, public.port(), addr, IMPATIENT).await);
             addr = public;
         }
         let url = format!("https://{HOST}:{}", addr.port());
@@ -140,44 +140,4 @@ pub fn assert_no_panic(program: &Program) {
 fn audience(settings: &[&str]) -> serde_json::Value {
     let at = settings.iter().position(|setting| *setting == "--jwt-audience");
     at.map_or_else(|| serde_json::json!({}), |at| serde_json::json!({ "aud": settings[at + 1] }))
-}
-
-/// A port that was free a moment ago: nginx cannot be given a bound one.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound address").port()
-}
-
-/// Starts nginx with the server block of docs/operations.md, on ports and files of this test. Around it: shorter
-/// waits, so that every connection ends soon, and nothing outside of the test's directory.
-async fn start_nginx(shop: &Workshop, port: u16, to: SocketAddr) -> Program {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
-    let docs = std::fs::read_to_string(docs).expect("docs/operations.md");
-    let block =
-        docs.split_once("```nginx\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block for nginx").0;
-    let mut block = block.to_owned();
-    for (documented, ours) in [
-        ("127.0.0.1:8080", to.to_string()),
-        ("listen 443 ", format!("listen 127.0.0.1:{port} ")),
-        ("/etc/ssl/tunnel/fullchain.pem", shop.arg("server.pem")),
-        ("/etc/ssl/tunnel/privkey.pem", shop.arg("server-key.pem")),
-    ] {
-        assert!(block.contains(documented), "docs/operations.md has no {documented}");
-        block = block.replace(documented, &ours);
-    }
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {};\n", shop.arg(kind)))
-        .concat();
-    let waits = "keepalive_timeout 1s;\nclient_header_timeout 6s;\nclient_body_timeout 6s;\n";
-    let file = shop.file(
-        "nginx.conf",
-        &format!(
-            "daemon off;\nmaster_process off;\npid {};\nerror_log stderr notice;\nevents {{}}\nhttp {{\naccess_log \
-             off;\n{temporary}{waits}{block}}}\n",
-            shop.arg("nginx.pid")
-        ),
-    );
-    let mut nginx = Program::start(Command::new("nginx").args(["-p", &shop.arg(""), "-e", "stderr", "-c", &file]));
-    nginx.logs(&["using the", "event method"]).await;
-    nginx
 }

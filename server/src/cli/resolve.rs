@@ -1,6 +1,10 @@
 //! Settings into a [`Config`]: every value read into its type, every file of keys opened, every contradiction found.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
@@ -179,6 +183,15 @@ pub(super) fn public_url(text: &str) -> Result<Url, String> {
         return Err(format!("scheme, host and port only; write {origin}"));
     }
     Ok(url)
+}
+
+/// Where a server that listens there is reached from this machine.
+pub(super) fn from_here(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `tunneld revoke`: asks the admin interface of a running server.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -108,18 +108,14 @@ pub(super) fn run(args: &Args, origin: Origin) -> Result<Output, Exit> {
 /// Where the interface is, as seen from this machine, and the token for it.
 fn admin(settings: &Settings) -> Result<(SocketAddr, Secret), Wrong> {
     let listen = settings.admin_listen.as_deref().unwrap_or(USUAL);
-    let mut address =
+    let address =
         value::listen_address(listen, resolve::LOOPBACK).map_err(|problem| Wrong::new("admin-listen", problem))?;
-    if address.ip().is_unspecified() {
-        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
     let missing = || {
         Wrong::new("admin-token-file", "the server's admin token is needed: --admin-token-file FILE, or --config FILE")
     };
     let file = settings.admin_token_file.as_deref().ok_or_else(missing)?;
     let token = Secret::read(file).map_err(|error| Wrong::new("admin-token-file", error))?;
-    Ok((address, token))
+    Ok((resolve::from_here(address), token))
 }
 
 /// The id and the end of the token in a file. They are read, not verified: revoking is no right of its bearer.

@@ -111,9 +111,9 @@ fn mint(args: &Args, settings: Settings) -> Result<Output, Wrong> {
         server.ok_or_else(|| Wrong::new("url", "the server's address is needed: add --server https://HOST"))?;
     let url = format!("{}/t/{token}", origin_of(&server));
     let hint = format!(
-        "\n{about}\n\
-         Ollama:  export OLLAMA_HOST={url}\n\
-         OpenAI:  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none\n"
+        "\n# {about}. One of these lines is all that a program needs:\n\
+         export OLLAMA_HOST={url}\n\
+         export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none\n"
     );
     Ok(Output { result: format!("{url}\n"), hint })
 }
@@ -152,4 +152,38 @@ fn hint(about: &str, request: &MintRequest) -> String {
 /// Scheme, host and port, without a slash at the end.
 fn origin_of(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, fs};
+
+    use super::*;
+    use crate::cli::{Task, parse};
+
+    fn output(args: &[&str]) -> Output {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "x".repeat(32)).unwrap();
+        let args =
+            ["tunneld", "token", "--user", "bob", "--server", "https://h", "--jwt-secret-file"].iter().chain(args);
+        let mut args: Vec<OsString> = args.map(OsString::from).collect();
+        args.insert(7, secret.into());
+        match parse(args) {
+            Ok(Task::Done(output)) => output,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_url_comes_with_lines_for_a_shell() {
+        let Output { result, hint } = output(&["--url"]);
+        let url = result.trim_end();
+        assert!(url.starts_with("https://h/t/") && result.lines().count() == 1, "{result}");
+        let lines: Vec<_> = hint.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [format!("export OLLAMA_HOST={url}"), format!("export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none")]
+        );
+    }
 }
