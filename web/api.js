@@ -1,7 +1,8 @@
 // Requests to the server that this page is from, and what they need to reach the right desktop.
 
+import { canRenew, renew } from "./login.js";
 import { Problem } from "./problem.js";
-import { current } from "./session.js";
+import { current, use } from "./session.js";
 
 const MOST_TRIES = 3;
 
@@ -11,6 +12,11 @@ export async function request(path, { desktop, json, signal } = {}) {
         const response = await send(path, desktop, json, signal);
         if (response.ok) return response;
         const problem = await Problem.of(response);
+        const fresh = problem.code === "token_expired" && tries === 1 && canRenew() ? await renew() : null;
+        if (fresh) {
+            use(fresh);
+            continue;
+        }
         if (!(problem.retryAfter <= 2) || tries === MOST_TRIES) throw problem;
         await pause(problem.retryAfter * 1000, signal);
     }

@@ -3,9 +3,10 @@
 import { chat } from "./api.js";
 import { element, Writer } from "./format.js";
 import { Problem } from "./problem.js";
+import { keep, kept } from "./session.js";
 import { pieces } from "./stream.js";
 
-const KEY = "tunnel.chat";
+const KEY = "chat";
 const LONGEST_ANSWER = 1 << 20; // characters: a desktop that never ends must not fill the browser's memory
 
 /** A conversation in an element. */
@@ -117,18 +118,14 @@ export class Chat {
 
     /** So that the chat is still there when this tab is loaded again. It ends with the tab. */
     #save() {
-        try {
-            const saved = this.#turns.map(({ role, content, model, facts, note }) => ({ role, content, model, facts, note }));
-            sessionStorage.setItem(KEY, JSON.stringify(saved));
-        } catch {
-            // Too long, or forbidden: it is in the page.
-        }
+        const saved = this.#turns.map(({ role, content, model, facts, note }) => ({ role, content, model, facts, note }));
+        keep(KEY, JSON.stringify(saved));
     }
 }
 
 function load() {
     try {
-        return JSON.parse(sessionStorage.getItem(KEY)) ?? [];
+        return JSON.parse(kept(KEY));
     } catch {
         return [];
     }

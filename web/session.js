@@ -3,7 +3,7 @@
 // It lives in memory and in sessionStorage, which ends with the tab. Only who asks to be remembered gets it into
 // localStorage. It is never put into a cookie, an address or the page.
 
-const KEY = "tunnel.token";
+const KEY = "token";
 const A_TOKEN = /[\w-]{2,}\.[\w-]+\.[\w-]+/; // three parts of base64url
 const LONGEST = 8192; // the server looks at no longer one
 
@@ -56,6 +56,12 @@ export function tokenIn(text) {
     return found && found[0].length <= LONGEST ? found[0] : null;
 }
 
+/** The user of a token, as the server tells users apart. */
+export function who(of = token) {
+    const { iss, user } = claims(of);
+    return JSON.stringify([iss, user]);
+}
+
 /** What a token says. Nobody has verified it: good enough to be shown, and for nothing else. */
 export function claims(of = token) {
     try {
@@ -67,18 +73,28 @@ export function claims(of = token) {
     }
 }
 
-function read(storage) {
+/** Something else that is kept for as long as this tab; "" where it is not. */
+export function kept(name) {
+    return read(sessionStorage, name) ?? "";
+}
+
+/** Keeps it. */
+export function keep(name, value) {
+    write(sessionStorage, value, name);
+}
+
+function read(storage, name = KEY) {
     try {
-        return storage.getItem(KEY);
+        return storage.getItem(`tunnel.${name}`);
     } catch {
         return null; // forbidden by the browser's settings
     }
 }
 
-function write(storage, value) {
+function write(storage, value, name = KEY) {
     try {
-        if (value === null) storage.removeItem(KEY);
-        else storage.setItem(KEY, value);
+        if (value === null) storage.removeItem(`tunnel.${name}`);
+        else storage.setItem(`tunnel.${name}`, value);
     } catch {
         // Memory is enough until the page is left.
     }

@@ -5,6 +5,7 @@ import { after, afterEach, before, test } from "node:test";
 
 import axe from "axe-core";
 
+import { AUDIENCE, CLIENT, provider } from "./provider.mjs";
 import { HOSTILE, Model, World, launch } from "./world.mjs";
 
 const DEADLINE = ["--stream-deadline", "3s", "--max-stream-deadline", "3s"];
@@ -169,6 +170,46 @@ test("wrong tokens are explained where they were entered", async () => {
     }
     await page.goto(`${world.page}#token=abc`);
     await shows(page.getByRole("alert"), "not complete");
+});
+
+test("sign in at the identity provider, which then gives a new token unasked", async () => {
+    const idp = await provider();
+    const about = { iss: idp.issuer, aud: AUDIENCE };
+    const flags = ["--oidc-issuer", idp.issuer, "--oidc-client-id", CLIENT, "--jwt-audience", AUDIENCE, "--allow-any-user"];
+    const server = await new World().start(...flags);
+    await server.connect("bob", model, "tower", about);
+    const page = await tab();
+    await context.route("https://fonts.googleapis.com/**", (route) => route.abort()); // the provider's pages want it
+    await page.goto(server.page);
+    const go = page.getByRole("button", { name: `Sign in with ${new URL(idp.issuer).host}` });
+    await go.click();
+    await page.locator("[name=login]").fill("bob");
+    await page.locator("[name=password]").fill("any");
+    await page.locator("[type=submit]").click();
+    await page.getByRole("button", { name: "Continue" }).click();
+    await shows(page.locator("#desktop"), "online since");
+    assert.equal(page.url(), server.page, "the code leaves the address");
+    assert.match(await ask(page, "hello"), /word19/);
+    const expired = { status: 401, headers: { "tunnel-error": "token_expired", "x-request-id": "1" }, body: "{}" };
+    await page.route("**/api/tunnel/status", (route) => route.fulfill(expired), { times: 1 });
+    await page.reload();
+    await shows(page.locator("#desktop"), "online since");
+    assert.deepEqual(idp.asked, ["authorization_code", "refresh_token"]);
+
+    await page.getByRole("button", { name: "Settings" }).click();
+    await shows(page.locator("#account"), "Signed in as bob.");
+    await page.getByRole("button", { name: "Sign out" }).click();
+    assert.equal(await page.evaluate(() => sessionStorage.getItem("tunnel.grant")), null);
+    await context.clearCookies();
+    await go.click();
+    await page.getByRole("link", { name: "Cancel" }).click();
+    await shows(page.getByRole("alert"), "did not sign you in");
+    await page.goto(`${server.page}?code=stolen&state=guessed`);
+    await shows(page.getByRole("alert"), "has not asked for what came back");
+    assert.equal(page.url(), server.page);
+    await context.close();
+    await server.stop();
+    idp.stop();
 });
 
 // --- Chatting.

@@ -76,9 +76,9 @@ export class World {
     }
 
     /** A desktop in front of a model server; resolves when it is connected. */
-    async connect(user, model, name = "tower") {
+    async connect(user, model, name = "tower", claims = {}) {
         const token = join(this.#directory, `${user}-${name}`);
-        writeFileSync(token, this.token(user, { scope: "tunnel:connect" }), { mode: 0o600 });
+        writeFileSync(token, this.token(user, { scope: "tunnel:connect", ...claims }), { mode: 0o600 });
         const where = ["--server", this.url, "--to", model.url, "--ca", join(this.#directory, "certs/ca.pem")];
         const desktop = this.run("tunnel", ["connect", "--token-file", token, "--name", name, ...where]);
         await desktop.says(/online user/);

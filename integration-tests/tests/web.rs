@@ -10,20 +10,24 @@ use integration_tests::{
     refusal::{self, Retry, Shape},
     setup::{Setup, World},
 };
+use serde_json::json;
 
 /// What a browser sends when a person types an address.
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
 
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 15] = [
     ("", "text/html; charset=utf-8"),
     ("api.js", "text/javascript; charset=utf-8"),
     ("chat.js", "text/javascript; charset=utf-8"),
     ("desktops.js", "text/javascript; charset=utf-8"),
     ("format.js", "text/javascript; charset=utf-8"),
     ("icon.svg", "image/svg+xml"),
+    ("login.js", "text/javascript; charset=utf-8"),
     ("main.js", "text/javascript; charset=utf-8"),
     ("problem.js", "text/javascript; charset=utf-8"),
     ("session.js", "text/javascript; charset=utf-8"),
+    ("settings.js", "text/javascript; charset=utf-8"),
+    ("sign-in.js", "text/javascript; charset=utf-8"),
     ("stream.js", "text/javascript; charset=utf-8"),
     ("style.css", "text/css; charset=utf-8"),
     ("theme.js", "text/javascript; charset=utf-8"),
@@ -107,6 +111,22 @@ async fn t59_a_browser_runs_only_what_is_ours() {
     for inline in ["<style", " style=", " onclick=", " onload=", "javascript:", "<script>", "http:", "https:"] {
         assert!(!page.contains(inline), "{inline} in the page");
     }
+}
+
+#[tokio::test]
+async fn t59_the_page_asks_nobody_but_us_and_the_identity_provider() {
+    let asks = |reply: Reply| {
+        let policy = reply.header("content-security-policy").split(';').map(|part| part.trim().to_owned());
+        policy.filter(|part| part.starts_with("connect-src")).collect::<Vec<_>>()
+    };
+    let alone = server().await;
+    assert_eq!(asks(alone.caller().get("/app/").await), ["connect-src 'self'"]);
+    let login = json!({"issuer": "https://id.example.com:8443/realms/home", "client_id": "c", "audience": "a", "scope": "openid"});
+    let with_provider = Setup::new().without_desktop().server(move |config| {
+        config.login = Some(serde_json::from_value(login.clone()).unwrap());
+    });
+    let world = with_provider.start().await;
+    assert_eq!(asks(world.caller().get("/app/").await), ["connect-src 'self' https://id.example.com:8443"]);
 }
 
 #[tokio::test]

@@ -21,16 +21,19 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content. The page itself has no name.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("", HTML, include_str!("../../../web/index.html")),
     ("api.js", SCRIPT, include_str!("../../../web/api.js")),
     ("chat.js", SCRIPT, include_str!("../../../web/chat.js")),
     ("desktops.js", SCRIPT, include_str!("../../../web/desktops.js")),
     ("format.js", SCRIPT, include_str!("../../../web/format.js")),
     ("icon.svg", SVG, include_str!("../../../web/icon.svg")),
+    ("login.js", SCRIPT, include_str!("../../../web/login.js")),
     ("main.js", SCRIPT, include_str!("../../../web/main.js")),
     ("problem.js", SCRIPT, include_str!("../../../web/problem.js")),
     ("session.js", SCRIPT, include_str!("../../../web/session.js")),
+    ("settings.js", SCRIPT, include_str!("../../../web/settings.js")),
+    ("sign-in.js", SCRIPT, include_str!("../../../web/sign-in.js")),
     ("stream.js", SCRIPT, include_str!("../../../web/stream.js")),
     ("style.css", CSS, include_str!("../../../web/style.css")),
     ("theme.js", SCRIPT, include_str!("../../../web/theme.js")),

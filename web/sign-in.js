@@ -1,0 +1,127 @@
+// The way in: a token that is pasted, a link with one, or the identity provider of the server; and the way out.
+
+import { status } from "./api.js";
+import { said } from "./chat.js";
+import * as login from "./login.js";
+import { Problem } from "./problem.js";
+import * as session from "./session.js";
+
+const $ = (id) => document.getElementById(id);
+
+/** Shows the form or the chat, by whether there is a token. */
+export class SignIn {
+    #app;
+    #owner; // who the chat is of
+    #provider = null;
+
+    /** `app` is told by `entered(isOther)` and `left()`, and says by `isEmpty()` whether there is a chat to come back to. */
+    constructor(app) {
+        this.#app = app;
+        this.#owner = session.restore() && session.who();
+        $("sign-in-form").addEventListener("submit", (event) => this.#pasted(event));
+        $("show-token").addEventListener("click", () => hideToken($("token").type === "text"));
+        $("provider-go").addEventListener("click", () => this.#toProvider());
+        // A link that is opened in this very tab.
+        addEventListener("hashchange", () => location.hash.includes("token=") && this.#byLink(session.fromAddress()));
+    }
+
+    /** At the start of the page. */
+    async begin() {
+        const linked = session.fromAddress();
+        if (linked !== null) return this.#byLink(linked);
+        try {
+            const back = await login.returned();
+            if (back) return this.#try(back.token, back.remember);
+        } catch (problem) {
+            return this.leave(problem);
+        }
+        return session.current() ? this.#enter() : this.leave();
+    }
+
+    /** Back to the form: with a problem where the token is not good any more. */
+    leave(problem) {
+        session.forget();
+        login.forget();
+        this.#app.left();
+        $("sign-in-why").hidden = !problem;
+        if (problem) $("sign-in-why").replaceChildren(...said(problem).children);
+        if (problem && !this.#app.isEmpty()) $("sign-in-why").append(" Your chat is still here.");
+        show("sign-in");
+        $("token").focus();
+        this.#offerProvider();
+    }
+
+    #enter() {
+        const isOther = this.#owner && this.#owner !== session.who();
+        this.#owner = session.who();
+        show("chat");
+        this.#app.entered(isOther);
+    }
+
+    async #try(token, remember) {
+        session.use(token, remember);
+        for (const id of ["sign-in-go", "provider-go"]) $(id).disabled = true;
+        const problem = await status().then(() => null, (problem) => problem);
+        for (const id of ["sign-in-go", "provider-go"]) $(id).disabled = false;
+        if (problem?.needsSignIn || problem?.code === "not_allowed") this.leave(problem);
+        else this.#enter(); // other problems may pass, and the chat says them
+    }
+
+    #pasted(event) {
+        event.preventDefault();
+        const token = session.tokenIn($("token").value);
+        if (!token) {
+            const advice = "A token has three parts with dots between them, and begins with “eyJ”. Copy all of it.";
+            return this.leave(new Problem("token_invalid", { title: "This is not a token", advice }));
+        }
+        const remember = $("remember").checked;
+        $("sign-in-form").reset();
+        hideToken();
+        this.#try(token, remember);
+    }
+
+    /** A link of another user must not take a person who is signed in to that user's desktop unasked. */
+    async #byLink(token) {
+        const before = session.current() && session.claims();
+        if (!token && before) return this.#enter();
+        if (!token) return this.leave(new Problem("token_invalid", { title: "The token in this link is not complete" }));
+        const isOther = before && session.who() !== session.who(token);
+        if (isOther && !(await askWhether(before.user, session.claims(token).user))) return this.#enter();
+        login.forget();
+        await this.#try(token, !isOther && session.isRemembered());
+    }
+
+    async #offerProvider() {
+        this.#provider ??= await login.offered();
+        $("provider").hidden = !this.#provider;
+        if (this.#provider) $("provider-go").textContent = `Sign in with ${new URL(this.#provider.issuer).host}`;
+    }
+
+    async #toProvider() {
+        await login.leaveFor(this.#provider, $("remember").checked).catch((problem) => this.leave(problem));
+    }
+}
+
+function show(main) {
+    document.body.dataset.shows = main;
+    for (const id of ["sign-in", "chat"]) $(id).hidden = id !== main;
+    for (const id of ["desktop", "new-chat", "open-settings", "skip"]) $(id).hidden = main !== "chat";
+}
+
+function hideToken(hide = true) {
+    $("token").type = hide ? "password" : "text";
+    $("show-token").textContent = hide ? "Show" : "Hide";
+    $("show-token").setAttribute("aria-pressed", String(!hide));
+}
+
+function askWhether(stay, other) {
+    const dialog = $("ask");
+    const goes = "what you write would go to that user's desktop.";
+    $("ask-text").textContent = `You are signed in as ${stay}. The link that you opened signs in as ${other}: ${goes}`;
+    $("ask-yes").textContent = `Sign in as ${other}`;
+    dialog.returnValue = "no";
+    if (!dialog.open) dialog.showModal();
+    return new Promise((resolve) => {
+        dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    });
+}
