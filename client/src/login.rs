@@ -13,6 +13,8 @@ pub mod device;
 mod grant;
 mod renewal;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use thiserror::Error;
 use tunnel_oidc::{
