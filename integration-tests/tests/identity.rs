@@ -12,6 +12,7 @@ use integration_tests::{
     jwt::{Issuer, claims, hmac, hs256, with},
     provider::{AUDIENCE, CLIENT, DOCUMENT, KEYS, Provider},
     setup::{ALICE, Setup, World},
+    workshop::{Workshop, run},
 };
 use serde_json::{Value, json};
 use tunnel::event::Event;
@@ -247,4 +248,24 @@ async fn keys_at_an_address_and_where_to_sign_in() {
     assert_eq!(reply.header("cache-control"), "no-store");
     let told = json!({"issuer": provider.issuer(), "client_id": CLIENT, "audience": AUDIENCE, "scope": "openid"});
     assert_eq!(reply.json().await, told);
+}
+
+#[tokio::test]
+async fn check_asks_the_provider() {
+    let shop = Workshop::new().await;
+    let provider = Provider::start();
+    provider.publish(&[Issuer::new().jwk("one")]);
+    let issuer = provider.issuer();
+    let check = async |issuer: &str| {
+        let args =
+            ["check", "--plain-http", "--oidc-issuer", issuer, "--jwt-audience", AUDIENCE, "--allow-user", "bob"];
+        let secret = shop.arg("secret");
+        run("tunneld", [&args[..], &["--jwt-secret-file", &secret]].concat()).await.success().join("\n")
+    };
+    let good = check(&issuer).await;
+    assert!(good.contains(&format!("keys of {issuer}")) && good.contains("can verify tokens: 1"), "{good}");
+    let slash = check(&format!("{issuer}/")).await;
+    assert!(slash.contains(&format!("write exactly that instead of \"{issuer}/\"")), "{slash}");
+    provider.answer(KEYS, 404, "");
+    assert!(check(&issuer).await.contains("warning: no keys from the identity provider"));
 }

@@ -13,7 +13,7 @@
 //!
 //! [`server`] starts and stops all of it; [`config`] is what it is told, [`id`] its identifiers, [`error`] the one
 //! table of what can be answered instead. [`admin`] is the operator's own listener; [`reload`] follows files that change,
-//! `provider` the keys of an identity provider; `sockets` are bound or passed. `metrics` counts, and [`figures`] reads what
+//! [`provider`] the keys of an identity provider; `sockets` are bound or passed. `metrics` counts, and [`figures`] reads what
 //! models say of their answers.
 
 pub mod admin;
@@ -27,7 +27,7 @@ pub mod id;
 mod listener;
 mod metrics;
 mod patience;
-mod provider;
+pub mod provider;
 pub mod proxy;
 pub mod registry;
 pub mod reload;

@@ -55,20 +55,27 @@ impl Provider {
 
     /// Fetches for ever.
     pub(crate) async fn run(self) {
-        follow(&self.app.authenticator, || self.fetch()).await;
+        follow(&self.app.authenticator, || fetch(&self.fetcher, &self.keys)).await;
     }
+}
 
-    /// The keys as they are published now. The error is one line.
-    async fn fetch(&self) -> Result<KeySet, String> {
-        let url = match &self.keys {
-            KeySource::Jwks(url) => url.clone(),
-            KeySource::Issuer(issuer) => {
-                discover(&self.fetcher, issuer).await.map_err(|error| error.to_string())?.jwks_uri
-            }
-        };
-        let document = self.fetcher.get(&url).await.map_err(|error| format!("{url} {error}"))?;
-        KeySet::parse(&document).map_err(|error| format!("{url} {error}"))
-    }
+/// Asks the provider once, for an operator who wants to know; how many keys of it can verify tokens.
+///
+/// # Errors
+/// One line that says what is wrong.
+pub async fn look(keys: &KeySource) -> Result<usize, String> {
+    let tls = tunnel_certs::client::config(None).map_err(|error| error.to_string())?;
+    fetch(&Fetcher::new(tls), keys).await.map(|keys| keys.len())
+}
+
+/// The keys as they are published now. The error is one line.
+async fn fetch(fetcher: &Fetcher, keys: &KeySource) -> Result<KeySet, String> {
+    let url = match keys {
+        KeySource::Jwks(url) => url.clone(),
+        KeySource::Issuer(issuer) => discover(fetcher, issuer).await.map_err(|error| error.to_string())?.jwks_uri,
+    };
+    let document = fetcher.get(&url).await.map_err(|error| format!("{url} {error}"))?;
+    KeySet::parse(&document).map_err(|error| format!("{url} {error}"))
 }
 
 /// Keeps the authenticator's keys as `fetch` gives them.

@@ -9,6 +9,7 @@
 //! | [`framing`] | frames in a stream, in any pieces; heads; control messages |
 //! | [`session`] | the bytes of a WebSocket, and of yamux in it, at either end of a tunnel |
 //! | [`token`] | tokens: any text, claims that are signed well, claims that are signed badly |
+//! | [`keys`] | sets of keys that an identity provider publishes |
 //! | [`request`] | request heads: what may pass, where the token is, what an allowed path is |
 //! | [`fields`] | header fields in both directions |
 //! | [`log`] | paths as they are logged |
@@ -18,6 +19,7 @@
 pub mod fields;
 pub mod framing;
 mod input;
+pub mod keys;
 pub mod log;
 pub mod records;
 pub mod request;
@@ -29,7 +31,7 @@ pub mod token;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their binary and corpus.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("capability", log::capability),
     ("control", framing::control),
     ("cors", settings::cors),
@@ -37,6 +39,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("framing", framing::frames),
     ("headers", fields::headers),
     ("heads", framing::heads),
+    ("keys", keys::keys),
     ("location", fields::location),
     ("policy", settings::policy),
     ("records", records::records),

@@ -119,3 +119,8 @@ fn t45_corpus_of_websocket() {
 fn t46_t66_corpus_of_yamux() {
     replay("yamux");
 }
+
+#[test]
+fn t17_corpus_of_keys() {
+    replay("keys");
+}

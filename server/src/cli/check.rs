@@ -7,24 +7,38 @@ use tunnel_cli::exit::Exit;
 use tunneld::{
     auth::{Allow, AuthConfig, KeySource, revocation::Revocations},
     config::{Config, Limits, TlsFiles},
+    provider,
 };
 
 use super::{Output, resolve::Serve};
 
-/// Reads the revocations as well; the other files were read with the settings.
+/// Reads the revocations as well, and asks the identity provider; the other files were read with the settings.
 pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
-    let Serve { config, log, warnings } = serve;
+    let Serve { config, log, mut warnings } = serve;
     if let Some(path) = config.revocations_file.clone() {
         Revocations::open(path).map_err(|error| Exit::usage(format_args!("--revocations-file: {error}")))?;
     }
+    let mut told = lines(&config);
+    match config.auth.provider.as_ref().map(ask).transpose()? {
+        None => {}
+        Some(Ok(keys)) => told.push(("provider", format!("answers; keys that can verify tokens: {keys}"))),
+        // No reason not to start: it may be down for a moment.
+        Some(Err(error)) => warnings.push(format!("no keys from the identity provider: {error}")),
+    }
+    told.push(("log", format!("{} ({:?})", log.filter, log.format)));
     let mut report = String::from("The configuration is good. tunneld serve would run with:\n\n");
-    for (what, how) in lines(&config).into_iter().chain([("log", format!("{} ({:?})", log.filter, log.format))]) {
+    for (what, how) in told {
         writeln!(report, "  {what:<16}{how}").expect("a String takes everything");
     }
     for warning in warnings {
         writeln!(report, "\nwarning: {warning}").expect("a String takes everything");
     }
     Ok(Output { result: report, hint: String::new() })
+}
+
+fn ask(keys: &KeySource) -> Result<Result<usize, String>, Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Exit::failed)?;
+    Ok(runtime.block_on(provider::look(keys)))
 }
 
 fn lines(config: &Config) -> Vec<(&'static str, String)> {
