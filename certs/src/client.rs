@@ -3,9 +3,16 @@
 //! Owns whom to trust and how a refusal is put into words. There is no switch that turns verification off: a token
 //! is sent only after the server has proved its name.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{
+    CertificateError, ClientConfig, Error, RootCertStore,
+    pki_types::{CertificateDer, UnixTime},
+};
 use thiserror::Error as ThisError;
 
 use crate::{
@@ -53,6 +60,21 @@ fn config_with(roots: RootCertStore) -> ClientConfig {
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN_HTTP11.to_vec()];
     config
+}
+
+/// When a certificate ends. The verifier names the date when it is asked about a day long after it.
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    const YEAR_9000: Duration = Duration::from_secs(221_845_392_000);
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let day = UnixTime::since_unix_epoch(YEAR_9000);
+    let verified = certificate.verify_for_usage(&[], &[], &[], day, webpki::KeyUsage::server_auth(), None, None);
+    match verified.err()? {
+        webpki::Error::CertExpired { not_after, .. } => {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after.as_secs()))
+        }
+        _ => None,
+    }
 }
 
 /// Why a TLS handshake failed, in one line that says what to do. `None` if the error is not one of TLS.

@@ -47,6 +47,12 @@ pub fn live_terminal() -> bool {
     known && io::stderr().is_terminal()
 }
 
+/// Columns of the terminal on stderr.
+#[must_use]
+pub fn terminal_width() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(80, |(columns, _)| usize::from(columns.0))
+}
+
 /// The proxies that the environment names, as every program understands them. Empty ones count as not set.
 #[derive(Debug, Default)]
 pub struct ProxyVariables {

@@ -132,7 +132,6 @@ impl Board {
     #[must_use]
     pub fn report(&self) -> Report {
         let state = self.lock();
-        let running = state.running.iter().rev().map(|progress| progress.request("running"));
         Report {
             connected: state.link == Link::Up,
             since: humantime::format_rfc3339_seconds(state.since).to_string(),
@@ -146,10 +145,16 @@ impl Board {
             upstream_error: state.upstream_error.clone(),
             in_flight: state.running.len(),
             total: state.total,
-            requests: running.chain(state.ended.iter().cloned()).collect(),
+            requests: state.requests(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// What runs, then what ran last; each newest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.lock().requests()
     }
 
     /// Takes note of what happened to the tunnel or the upstream.
@@ -191,6 +196,11 @@ impl Board {
 }
 
 impl State {
+    fn requests(&self) -> Vec<Request> {
+        let running = self.running.iter().rev().map(|progress| progress.request("running"));
+        running.chain(self.ended.iter().cloned()).collect()
+    }
+
     fn turn(&mut self, link: Link) {
         if self.link != link {
             self.link = link;

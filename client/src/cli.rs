@@ -10,8 +10,12 @@ use tunnel_cli::{
     settings::{Origin, matches},
 };
 
+mod completions;
 mod connect;
+mod doctor;
+mod forward;
 mod login;
+mod service;
 mod settings;
 mod status;
 
@@ -21,13 +25,18 @@ pub(crate) use self::connect::{Connect, Display};
 pub(crate) type Job = Pin<Box<dyn Future<Output = Result<(), Exit>>>>;
 
 const EXAMPLES: &str = "\
-Examples:
-  tunnel connect --token-file ~/tunnel.token
-  TUNNEL_TOKEN=eyJ… tunnel connect --server https://tunnel.example.com
-  tunnel connect --token-file token --to 8080 --allow inference
+Begin here, with a token from the server's owner (tunneld token --user NAME --server URL):
+  tunnel connect --token-file token           this desktop's Ollama, reachable through the server
+  tunnel doctor --token-file token            what is wrong, if it is not
+  tunnel service install --token-file token   the same in the background, from now on
+  tunnel status                               how it is doing
 
-The server's owner makes tokens:  tunneld token --user NAME --server https://tunnel.example.com
-Where it has an identity provider:  tunnel login --server https://tunnel.example.com";
+Where the server has an identity provider, sign in instead:  tunnel login --server https://tunnel.example.com
+
+On the other side, for a program that cannot send a token:
+  tunnel forward --token-file key             http://127.0.0.1:11434 there is then the Ollama here
+
+Each command has examples: tunnel connect --help";
 
 /// Makes Ollama, or any HTTP server on this machine, reachable through your own tunneld server
 #[derive(Debug, Parser)]
@@ -43,6 +52,10 @@ enum Command {
     Login(login::Args),
     Logout(login::LogoutArgs),
     Status(status::Args),
+    Doctor(doctor::Args),
+    Service(service::Args),
+    Forward(forward::Args),
+    Completions(completions::Args),
 }
 
 /// Reads the command line.
@@ -50,14 +63,21 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Job, Exi
     let mut command = Cli::command();
     let matches = matches(command.clone(), args)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    let (name, matches) = matches.subcommand().expect("clap requires one");
     command.build();
-    let origin = Origin::new(command.find_subcommand(name).expect("clap found it"), matches);
+    let (mut given, mut innermost) = (&matches, &command);
+    while let Some((name, matches)) = given.subcommand() {
+        (given, innermost) = (matches, innermost.find_subcommand(name).expect("clap found it"));
+    }
+    let origin = Origin::new(innermost, given);
     match cli.command {
         Command::Connect(args) => connect::job(args, origin),
         Command::Login(args) => Ok(login::login(args, origin)),
         Command::Logout(args) => Ok(login::logout(args, origin)),
         Command::Status(args) => Ok(status::job(args)),
+        Command::Doctor(args) => doctor::job(args, origin),
+        Command::Service(args) => service::job(args, &origin),
+        Command::Forward(args) => forward::job(args, origin),
+        Command::Completions(args) => Ok(completions::job(&args, command)),
     }
 }
 

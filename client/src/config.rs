@@ -53,24 +53,28 @@ pub enum NoServer {
 impl Config {
     /// The server to dial with this token.
     pub fn server_for(&self, token: &Token) -> Result<Url, NoServer> {
-        if let Some(server) = &self.server {
-            return Ok(server.clone());
-        }
-        let claimed = token.claims().server.ok_or(NoServer::Unknown)?;
-        let server = server_url(&claimed).map_err(NoServer::Unusable)?;
-        if server.scheme() == "https" || is_loopback(&server) {
-            Ok(server)
-        } else {
-            Err(NoServer::Plain(origin(&server)))
-        }
+        self.server.clone().map_or_else(|| claimed_server(token), Ok)
     }
 
-    /// The name of this desktop: as configured, else the one its token is bound to, else that of the host.
+    /// The name of this desktop: as configured, else as [`own_name`] says.
     #[must_use]
     pub fn name_for(&self, token: &Token) -> String {
-        let told = self.name.clone().or_else(|| token.claims().tunnel);
-        told.unwrap_or_else(|| host_name(&hostname::get().unwrap_or_default().to_string_lossy()))
+        self.name.clone().unwrap_or_else(|| own_name(Some(token)))
     }
+}
+
+/// The server that a token names. Not over the network in the clear: that is for a person to decide.
+pub fn claimed_server(token: &Token) -> Result<Url, NoServer> {
+    let claimed = token.claims().server.ok_or(NoServer::Unknown)?;
+    let server = server_url(&claimed).map_err(NoServer::Unusable)?;
+    if server.scheme() == "https" || is_loopback(&server) { Ok(server) } else { Err(NoServer::Plain(origin(&server))) }
+}
+
+/// The name of a desktop that was given none: the one its token is bound to, else that of the host.
+#[must_use]
+pub fn own_name(token: Option<&Token>) -> String {
+    let told = token.and_then(|token| token.claims().tunnel);
+    told.unwrap_or_else(|| host_name(&hostname::get().unwrap_or_default().to_string_lossy()))
 }
 
 /// Scheme and authority of a URL, without a slash at the end: what people copy.

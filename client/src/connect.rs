@@ -30,6 +30,7 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
             warn();
             let shown = terminal.clone();
             let client = Client::new(config, move |event| shown.show(event)).map_err(Exit::usage)?;
+            terminal.watch(client.board());
             let ended = tokio::select! {
                 ended = stay(client) => ended,
                 never = terminal.refresh() => never,

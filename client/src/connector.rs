@@ -73,13 +73,6 @@ impl Connector {
         Ok(Self { tls: Arc::new(tunnel_certs::client::config(ca)?), proxies })
     }
 
-    /// Offers HTTP/2 to servers as well.
-    #[must_use]
-    pub fn offering_http2(mut self) -> Self {
-        Arc::make_mut(&mut self.tls).alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        self
-    }
-
     /// The proxies that it uses.
     #[must_use]
     pub fn proxies(&self) -> &Proxies {
@@ -117,7 +110,7 @@ impl Connector {
 }
 
 /// Host, without the brackets of IPv6, and port of a server.
-fn host_and_port(url: &Url) -> (&str, u16) {
+pub(crate) fn host_and_port(url: &Url) -> (&str, u16) {
     let host = url.host_str().unwrap_or_default();
     (host.trim_start_matches('[').trim_end_matches(']'), url.port_or_known_default().unwrap_or(443))
 }
@@ -166,8 +159,7 @@ impl Transport {
 
 impl Connection for Transport {
     fn connected(&self) -> Connected {
-        let http2 = self.tls().is_some_and(|tls| tls.alpn_protocol() == Some(b"h2"));
-        if http2 { Connected::new().negotiated_h2() } else { Connected::new() }
+        Connected::new()
     }
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Owns the upgrade, under one deadline with the [`Connector`]'s work: connection and TLS come first, the token after.
 
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Response, header};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{Error as WsError, client::IntoClientRequest},
+    tungstenite::{Error as WsError, Message, client::IntoClientRequest},
 };
-use tunnel_frame::{Pulse, limits};
+use tunnel_frame::{Control, Pulse, limits};
 use url::Url;
 use uuid::Uuid;
 
@@ -28,6 +31,22 @@ pub(crate) struct Dialer {
     connector: Connector,
     /// Tells the server that a reconnect replaces its predecessor. UUIDv7: sorts by the start of the process.
     instance: Uuid,
+}
+
+/// What a handshake is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A tunnel.
+    Serve,
+    /// Knowing that there could be one.
+    Probe,
+}
+
+/// What a probe has found.
+pub(crate) struct Probed {
+    /// The server's.
+    pub(crate) version: String,
+    pub(crate) rtt: Duration,
 }
 
 /// Why there is no tunnel.
@@ -63,7 +82,37 @@ impl Dialer {
         token: &Token,
         name: &str,
     ) -> Result<WebSocketStream<Pulse<Transport>>, DialError> {
-        timeout(WITHIN, self.upgrade(server, token, name)).await.unwrap_or_else(|_| Err(ConnectError::TooSlow.into()))
+        timeout(WITHIN, self.upgrade(server, token, name, Purpose::Serve))
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::TooSlow.into()))
+    }
+
+    /// Goes through the same handshake, but registers no desktop.
+    pub(crate) async fn probe(&self, server: &Url, token: &Token, name: &str) -> Result<Probed, DialError> {
+        let probing = async {
+            let mut ws = self.upgrade(server, token, name, Purpose::Probe).await?;
+            let sent = Instant::now();
+            ws.send(Message::Ping("doctor".into())).await.map_err(|error| unreachable(error.to_string()))?;
+            let (mut version, mut rtt) = (None, None);
+            loop {
+                if let (Some(version), Some(rtt)) = (&version, rtt) {
+                    _ = ws.close(None).await;
+                    return Ok(Probed { version: String::clone(version), rtt });
+                }
+                match ws.next().await {
+                    Some(Ok(Message::Text(text))) => match Control::from_json(&text) {
+                        Some(Control::Welcome(welcome)) => version = Some(welcome.version),
+                        _ => return Err(unreachable("the server's first words are not understood".into())),
+                    },
+                    Some(Ok(Message::Pong(_))) => rtt = Some(sent.elapsed()),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                        return Err(unreachable("the WebSocket was opened, and closed before a word".into()));
+                    }
+                    Some(Ok(_)) => {}
+                }
+            }
+        };
+        timeout(WITHIN, probing).await.unwrap_or_else(|_| Err(ConnectError::TooSlow.into()))
     }
 
     async fn upgrade(
@@ -71,9 +120,13 @@ impl Dialer {
         server: &Url,
         token: &Token,
         name: &str,
+        purpose: Purpose,
     ) -> Result<WebSocketStream<Pulse<Transport>>, DialError> {
         let transport = self.connector.connect(server).await?;
-        let request = self.request(server, token, name)?;
+        let mut request = self.request(server, token, name)?;
+        if purpose == Purpose::Probe {
+            request.headers_mut().insert("tunnel-probe", HeaderValue::from_static("1"));
+        }
         let config = Some(tunnel_frame::websocket_config());
         match client_async_with_config(request, Pulse::new(transport), config).await {
             Ok((ws, _)) => Ok(ws),

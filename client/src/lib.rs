@@ -11,8 +11,9 @@
 //!     upstream  the one address that is ever asked
 //! ```
 //!
-//! [`config`] is what a client is told and [`token`] its token, [`login`] a token that comes from an identity provider, [`event`] what it tells and [`board`] how things
-//! stand; [`backoff`] how long it waits.
+//! [`config`] is what a client is told and [`token`] its token, [`login`] a token that comes from an identity provider,
+//! [`event`] what it tells and [`board`] how things stand; [`backoff`] how long it waits; [`doctor`] what is wrong on the
+//! way. [`forward`] is the other end: a local port for programs that know no token.
 
 pub mod backoff;
 pub mod board;
@@ -21,7 +22,9 @@ pub mod client;
 pub mod config;
 pub mod connector;
 mod dial;
+pub mod doctor;
 pub mod event;
+pub mod forward;
 pub mod login;
 mod net;
 pub mod proxy;

@@ -7,6 +7,7 @@ use tunnel_cli::exit::Exit;
 mod cli;
 mod connect;
 mod local;
+mod service;
 mod show;
 
 #[global_allocator]

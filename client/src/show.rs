@@ -15,6 +15,18 @@ mod status;
 use std::{fmt::Write, time::Duration};
 
 pub(crate) use recipes::Recipes;
+use tunnel::doctor::{Finding, Verdict};
+
+/// One finding of `tunnel doctor`, with its advice below.
+pub(crate) fn finding(finding: &Finding) -> String {
+    let mark = match finding.result {
+        Verdict::Good => "\u{2713}",
+        Verdict::Doubtful => "!",
+        Verdict::Bad => "\u{2717}",
+    };
+    let advice = finding.advice.as_ref().map(|advice| format!("{:14}\u{2192} {}\n", "", tame(advice)));
+    format!("{mark} {:<10}  {}\n{}", finding.step, in_words(&finding.found), advice.unwrap_or_default())
+}
 
 /// Text from a peer, made harmless for a terminal: control characters are spelled out, the length is bounded.
 fn tame(text: &str) -> String {
@@ -47,6 +59,16 @@ fn rough(duration: Duration) -> String {
     };
     written.expect("a String takes everything");
     text
+}
+
+/// `340ms`, `12.3s`, `2m 05s`.
+fn short(milliseconds: u64) -> String {
+    let duration = Duration::from_millis(milliseconds);
+    match milliseconds {
+        0..1000 => format!("{milliseconds}ms"),
+        1000..60_000 => format!("{:.1}s", duration.as_secs_f64()),
+        _ => rough(duration),
+    }
 }
 
 #[cfg(test)]

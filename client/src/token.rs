@@ -143,6 +143,8 @@ pub struct Claims {
     /// The user, by the name that its issuer gave.
     #[serde(rename = "sub")]
     pub subject: Option<String>,
+    /// Words, or a list of them, as different issuers write it.
+    scope: Option<serde_json::Value>,
     /// Seconds since 1970 after which the token is void.
     exp: Option<f64>,
     /// Where to connect.
@@ -153,6 +155,18 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// What the token may do, in the words of its issuer.
+    #[must_use]
+    pub fn scope(&self) -> Option<String> {
+        match self.scope.as_ref()? {
+            serde_json::Value::String(words) => Some(words.clone()),
+            serde_json::Value::Array(words) => {
+                Some(words.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(" "))
+            }
+            _ => None,
+        }
+    }
+
     /// When the token expires; `None` if it says nothing that a person could mean (dates end with the year 9999).
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {

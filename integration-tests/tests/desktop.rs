@@ -81,3 +81,82 @@ async fn status_tells_how_things_stand() {
     assert!(client.wait().await.success());
     assert_eq!(fs::read_dir(shop.path("run/tunnel")).unwrap().count(), 0);
 }
+
+/// A `systemctl` that writes down what it is asked, and fails if the file `fail` lies beside it.
+const SYSTEMCTL: &str = "#!/bin/sh
+here=$(dirname \"$0\")
+echo \"$@\" >> \"$here/asked\"
+if [ -e \"$here/fail\" ]; then echo 'Failed to connect to bus: No medium found' >&2; exit 1; fi
+";
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_service_is_installed_with_its_settings_and_without_its_token() {
+    use std::os::unix::fs::PermissionsExt;
+    let shop = Workshop::new().await;
+    let bearer = shop.token(&["--user", "alice", "--server", "https://tunnel.example.com"]).await;
+    for directory in ["bin", "config"] {
+        fs::create_dir(shop.path(directory)).unwrap();
+    }
+    let systemctl = shop.file("bin/systemctl", SYSTEMCTL);
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", shop.arg("bin"));
+    let service = async |args: &[&str]| {
+        let mut tunnel = command("tunnel");
+        tunnel.env("PATH", &path).env("XDG_CONFIG_HOME", shop.path("config")).env("TUNNEL_TOKEN", &bearer);
+        run_command(tunnel.arg("service").args(args)).await
+    };
+    let asked = || fs::read_to_string(shop.path("bin/asked")).unwrap_or_default();
+    let unit = shop.path("config/systemd/user/tunnel.service");
+
+    assert_eq!(service(&["status"]).await.code, Some(3));
+    let said = service(&["install", "--allow", "GET /v1/*", "--print"]).await;
+    assert!(said.success().iter().any(|line| line.starts_with("ExecStart=/")), "{said:?}");
+    assert!(!unit.exists() && asked().is_empty(), "--print changes nothing");
+    let said = service(&["install", "--to", "https://x"]).await;
+    assert!(said.error(64).starts_with("--to: an https upstream"), "{said:?}");
+
+    let said = service(&["install", "--allow", "GET /v1/*", "--name", "tower"]).await;
+    assert_eq!(said.success().len(), 3, "{said:?}");
+    let text = fs::read_to_string(&unit).unwrap();
+    let kept = shop.path("config/tunnel/token");
+    let command = format!("connect --token-file {} --name tower --allow \"GET /v1/*\"\n", kept.display());
+    assert!(text.contains(&command), "{text}");
+    assert!(!text.contains(&bearer));
+    assert_eq!(fs::read_to_string(&kept).unwrap().trim(), bearer);
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(asked(), "--user daemon-reload\n--user enable tunnel.service\n--user restart tunnel.service\n");
+    let mut verify = std::process::Command::new("systemd-analyze");
+    verify.args(["--user", "verify"]).arg(&unit).env("XDG_RUNTIME_DIR", shop.path("bin"));
+    if let Ok(verified) = verify.output() {
+        assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+    }
+    assert!(service(&["status"]).await.success()[0].starts_with("tunnel.service runs"));
+
+    let _fails = shop.file("bin/fail", "");
+    let said = service(&["install"]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.errors[0].contains("No medium found") && said.errors[0].contains("enable --now"), "{said:?}");
+    fs::remove_file(shop.path("bin/fail")).unwrap();
+    assert_eq!(service(&["uninstall"]).await.code, Some(0));
+    assert!(!unit.exists() && kept.exists());
+    assert!(asked().ends_with("--user disable --now tunnel.service\n--user daemon-reload\n"), "{}", asked());
+    assert_eq!(service(&["uninstall"]).await.success().len(), 1);
+}
+
+#[tokio::test]
+async fn shells_are_given_completions_and_a_person_alone_a_beginning() {
+    for (shell, word) in [
+        ("bash", "complete "),
+        ("zsh", "#compdef tunnel"),
+        ("fish", "complete -c tunnel"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let said = run_command(command("tunnel").args(["completions", shell])).await;
+        let script = said.success().join("\n");
+        assert!(script.contains(word) && script.contains("doctor"), "{shell}");
+    }
+    let said = run_command(&mut command("tunnel")).await;
+    assert_eq!(said.code, Some(64));
+    assert!(said.errors.iter().any(|line| line.contains("tunnel connect --token-file token")), "{said:?}");
+}

@@ -28,6 +28,7 @@ use crate::{
     auth::{AuthError, Identity, LEEWAY, Scope},
     edge::{self, TUNNEL_NAME, access::Access, credential},
     error::{ErrorCode, Refusal},
+    id::UserId,
     id::is_desktop_name,
     registry::{AdmitError, Admitted, Tunnel},
     server::App,
@@ -41,6 +42,12 @@ const UNNAMED: &str = "desktop";
 
 /// Longest `User-Agent` that is remembered, in bytes.
 const MAX_CLIENT: usize = 64;
+
+/// Set in a handshake that only wants to know whether one would succeed: it registers nothing.
+const PROBE: &str = "tunnel-probe";
+
+/// How long a probe may look around.
+const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the streams of a tunnel that drains may go on.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
@@ -65,8 +72,13 @@ pub(crate) async fn accept(
         return Err(ErrorCode::Overloaded.into());
     }
     let desktop = Desktop::of(&identity, request.headers())?;
-    app.registry.may_admit(&identity.user, &desktop.name, desktop.instance).await.map_err(refusal)?;
     let url = app.public_url(request.headers());
+    if request.headers().contains_key(PROBE) {
+        let upgrade = hyper::upgrade::on(&mut request);
+        app.tasks.spawn(probed(upgrade, identity, desktop, url));
+        return Ok(switching_protocols(&key));
+    }
+    app.registry.may_admit(&identity.user, &desktop.name, desktop.instance).await.map_err(refusal)?;
     let upgrade = hyper::upgrade::on(&mut request);
     app.tasks.spawn(establish(Arc::clone(app), upgrade, identity, desktop, url).in_current_span());
     Ok(switching_protocols(&key))
@@ -154,7 +166,8 @@ async fn establish(app: Arc<App>, upgrade: OnUpgrade, identity: Arc<Identity>, d
     let span = info_span!("tunnel", user = tunnel.user.subject(), tunnel = %tunnel.id, desktop = &*tunnel.name);
     match app.registry.admit(tunnel) {
         Ok(admitted) => {
-            session.send(welcome(admitted.tunnel(), url));
+            let tunnel = admitted.tunnel();
+            session.send(welcome(tunnel.id.to_string(), &tunnel.user, &tunnel.name, url));
             app.tasks.clone().spawn(run(app, admitted, identity, driver).instrument(span));
         }
         Err(error) => {
@@ -167,11 +180,21 @@ async fn establish(app: Arc<App>, upgrade: OnUpgrade, identity: Arc<Identity>, d
     }
 }
 
-fn welcome(tunnel: &Tunnel, url: String) -> Control {
+/// A tunnel that takes no requests, for `tunnel doctor`: the welcome, answers to pings, and the end.
+async fn probed(upgrade: OnUpgrade, identity: Arc<Identity>, desktop: Desktop, url: String) {
+    let Ok(upgraded) = upgrade.await else { return };
+    let config = Some(tunnel_frame::websocket_config());
+    let ws = WebSocketStream::from_raw_socket(Pulse::new(TokioIo::new(upgraded)), WsRole::Server, config).await;
+    let (session, driver) = tunnel_frame::session(ws, Role::Server);
+    session.send(welcome("probe".to_owned(), &identity.user, &desktop.name, url));
+    _ = timeout(PROBE_WITHIN, driver.run(|_| ())).await;
+}
+
+fn welcome(tunnel: String, user: &UserId, name: &str, url: String) -> Control {
     Control::Welcome(Welcome {
-        tunnel: tunnel.id.to_string(),
-        user: tunnel.user.subject().to_owned(),
-        name: tunnel.name.to_string(),
+        tunnel,
+        user: user.subject().to_owned(),
+        name: name.to_owned(),
         url,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })

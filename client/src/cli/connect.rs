@@ -1,12 +1,14 @@
 //! `tunnel connect`: settings into a [`Config`].
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tunnel::{
     config::{self, Config},
     connector::Connector,
     login::{Renewal, store::Store},
-    proxy::Proxies,
     token::{Token, TokenSource},
 };
 use tunnel_cli::{
@@ -19,7 +21,7 @@ use tunnel_oidc::fetch::Fetcher;
 
 use super::{
     Job, login,
-    settings::{PATHS, Settings, default_file, proxies},
+    settings::{Options, PATHS, Settings, default_file, proxies},
 };
 
 const EXAMPLES: &str = "\
@@ -41,12 +43,8 @@ Exit codes: 0 stopped on request, 64 wrong usage or configuration, 77 refused fo
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// TOML file with any of these settings
-    #[arg(long, value_name = "FILE", env = "TUNNEL_CONFIG")]
-    config: Option<PathBuf>,
-
     #[command(flatten)]
-    settings: Settings,
+    options: Options,
 }
 
 /// What to do, ready to be done.
@@ -75,42 +73,47 @@ pub(crate) enum Display {
 
 /// Connects, and stays connected until told to stop.
 pub(super) fn job(args: Args, origin: Origin) -> Result<Job, Exit> {
-    let config = args.config.or_else(default_file);
-    let signed_in = login::store().filter(|store| store.path().exists());
-    Ok(Box::pin(crate::connect::run(read(Args { config, ..args }, origin, signed_in)?)))
+    let mut options = args.options;
+    options.config = options.config.or_else(default_file);
+    Ok(Box::pin(crate::connect::run(read(options, origin, login::existing())?)))
 }
 
-/// `signed_in` is where the tokens of `tunnel login` are, if there are any.
-fn read(args: Args, origin: Origin, signed_in: Option<Store>) -> Result<Connect, Exit> {
-    let Layers { mut settings, origin } = Layers::merge(args.settings, origin, args.config.as_deref(), &PATHS)?;
+/// Reads the settings. `signed_in` is where the tokens of `tunnel login` are, if there are any.
+pub(super) fn read(options: Options, origin: Origin, signed_in: Option<Store>) -> Result<Connect, Exit> {
+    let Layers { mut settings, origin } = Layers::merge(options.settings, origin, options.config.as_deref(), &PATHS)?;
     resolve(&mut settings, &origin, signed_in).map_err(|wrong| origin.error(&wrong))
 }
 
 fn resolve(settings: &mut Settings, origin: &Origin, signed_in: Option<Store>) -> Result<Connect, Wrong> {
     let mut warnings = Vec::new();
-    let (source, setting) = match (&settings.token, &settings.token_file, signed_in) {
-        (None, None, Some(store)) => (of_login(settings, store)?, "token-file"),
-        _ => token_source(settings, origin)?,
-    };
+    let (source, setting) = source(settings, origin, signed_in)?;
     let token = source.read().map_err(|error| Wrong::new(setting, error))?;
     if setting == "token" && origin.layer("token") == Layer::Flag {
         warnings.push("others on this machine can see --token in `ps`: prefer --token-file or TUNNEL_TOKEN".to_owned());
     }
 
-    let mut config = Config {
+    let config = Config {
         token: source,
         server: settings::read("server", settings.server.as_deref(), config::server_url)?,
         to: config::upstream_url(settings.to.as_deref().unwrap_or(config::DEFAULT_UPSTREAM))
             .map_err(|problem| Wrong::new("to", problem))?,
         name: settings::read("name", settings.name.as_deref(), config::desktop_name)?,
         ca: settings.ca.clone(),
-        proxies: Proxies::default(),
+        proxies: proxies(settings.proxy.as_deref())?,
         allow: settings::read_all("allow", settings.allow.as_deref(), |text| {
             text.parse::<Rule>().map_err(|error| error.to_string())
         })?,
     };
     let server = config.server_for(&token).map_err(|error| Wrong::new("server", error))?;
-    config.proxies = proxies(settings.proxy.as_deref(), &settings::proxy_variables(), &server)?;
+    if (server.host(), server.port_or_known_default()) == (config.to.host(), config.to.port_or_known_default()) {
+        let problem = format!(
+            "{} is the tunnel's server itself; --to is the HTTP server on this side, by default Ollama at {}",
+            config::origin(&config.to),
+            config::DEFAULT_UPSTREAM
+        );
+        return Err(Wrong::new("to", problem));
+    }
+    config.proxies.for_server(&server).map_err(|problem| Wrong::new("proxy", problem))?;
     if server.scheme() == "http" && !config::is_loopback(&server) {
         warnings.push(format!("{} is not encrypted: everyone on the way can read the token", config::origin(&server)));
     }
@@ -124,34 +127,56 @@ fn resolve(settings: &mut Settings, origin: &Origin, signed_in: Option<Store>) -
     Ok(Connect { config, token, log: Log { filter, format }, display, warnings })
 }
 
+/// The token's place: as set, else that of who is signed in.
+pub(super) fn source(
+    settings: &mut Settings,
+    origin: &Origin,
+    signed_in: Option<Store>,
+) -> Result<(TokenSource, &'static str), Wrong> {
+    match (&settings.token, &settings.token_file, signed_in) {
+        (None, None, Some(store)) => {
+            let source = of_login(&mut settings.server, &mut settings.ca, settings.proxy.as_deref(), store)?;
+            Ok((source, "token-file"))
+        }
+        (token, file, _) => token_source(token.as_deref(), file.as_deref(), origin),
+    }
+}
+
 /// The token of who is signed in. Fills in which server that is for, and whom it was reached through.
-fn of_login(settings: &mut Settings, store: Store) -> Result<TokenSource, Wrong> {
+pub(super) fn of_login(
+    server: &mut Option<String>,
+    ca: &mut Option<PathBuf>,
+    proxy: Option<&str>,
+    store: Store,
+) -> Result<TokenSource, Wrong> {
     let account = store.load().map_err(|error| Wrong::new("token-file", error))?;
     let signed_in = config::origin(&account.server);
-    let server = settings::read("server", settings.server.as_deref(), config::server_url)?;
-    if let Some(server) = server.filter(|server| server.origin() != account.server.origin()) {
-        let server = config::origin(&server);
+    let told = settings::read("server", server.as_deref(), config::server_url)?;
+    if let Some(told) = told.filter(|told| told.origin() != account.server.origin()) {
+        let told = config::origin(&told);
         return Err(Wrong::new(
             "server",
-            format!("you are signed in at {signed_in}; run `tunnel login --server {server}`"),
+            format!("you are signed in at {signed_in}; run `tunnel login --server {told}`"),
         ));
     }
-    settings.server = Some(signed_in);
-    settings.ca = settings.ca.take().or(account.ca);
-    let proxies = proxies(settings.proxy.as_deref(), &settings::proxy_variables(), &account.server)?;
-    let connector = Connector::new(settings.ca.as_deref(), proxies).map_err(|error| Wrong::new("ca", error))?;
+    *server = Some(signed_in);
+    *ca = ca.take().or(account.ca);
+    let connector = Connector::new(ca.as_deref(), proxies(proxy)?).map_err(|error| Wrong::new("ca", error))?;
     Ok(TokenSource::Login(Arc::new(Renewal::new(store, Fetcher::over(connector), account.server))))
 }
 
 /// The token's place, and the setting that gave it. Of two in different layers the higher one wins; two in the same
 /// layer leave open which is meant.
-fn token_source(settings: &Settings, origin: &Origin) -> Result<(TokenSource, &'static str), Wrong> {
-    let inline = || {
-        let text = settings.token.as_deref().unwrap_or_default();
+pub(super) fn token_source(
+    token: Option<&str>,
+    file: Option<&Path>,
+    origin: &Origin,
+) -> Result<(TokenSource, &'static str), Wrong> {
+    let inline = |text| {
         let token = Token::parse(text).map_err(|error| Wrong::new("token", error))?;
         Ok((TokenSource::Inline(token), "token"))
     };
-    match (&settings.token, &settings.token_file) {
+    match (token, file) {
         (None, None) => Err(Wrong::new(
             "token-file",
             "a token is needed: --token-file FILE or TUNNEL_TOKEN; the server's owner mints one with `tunneld token`, \
@@ -160,15 +185,15 @@ fn token_source(settings: &Settings, origin: &Origin) -> Result<(TokenSource, &'
         (Some(_), Some(_)) if origin.layer("token") == origin.layer("token-file") => {
             Err(Wrong::new("token", format!("{} is set as well; keep one of the two", origin.name("token-file"))))
         }
-        (Some(_), None) => inline(),
-        (Some(_), Some(_)) if origin.layer("token") > origin.layer("token-file") => inline(),
-        (_, Some(path)) => Ok((TokenSource::File(path.clone()), "token-file")),
+        (Some(token), None) => inline(token),
+        (Some(token), Some(_)) if origin.layer("token") > origin.layer("token-file") => inline(token),
+        (_, Some(path)) => Ok((TokenSource::File(path.to_owned()), "token-file")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, fs, path::Path};
+    use std::{ffi::OsString, fs};
 
     use super::*;
     use clap::{Args as _, Command, FromArgMatches};
@@ -181,7 +206,7 @@ mod tests {
         let matches = settings::matches(command.clone(), args.iter().map(OsString::from));
         let read = matches.and_then(|matches| {
             let args = Args::from_arg_matches(&matches).expect("clap has read them");
-            read(args, Origin::new(&command, &matches), None)
+            read(args.options, Origin::new(&command, &matches), None)
         });
         read.map_err(|exit| match exit {
             Exit::Error { code: tunnel_cli::exit::USAGE, line } => line,
@@ -240,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let both = file(dir.path(), "both.toml", &format!("token = '{TOKEN}'\ntoken-file = 'x'"));
         let with = |args: &[&'static str]| [&["--token", TOKEN], args].concat();
-        let cases: [(Vec<&str>, &str); 15] = [
+        let cases: [(Vec<&str>, &str); 16] = [
             (vec![], "--token-file: a token is needed"),
             (vec!["--token", "abc"], "--token: that is no token"),
             (vec!["--token", ""], "--token: the token is empty"),
@@ -250,6 +275,10 @@ mod tests {
             (vec!["--token", "a.b.c"], "--server: no server: the token names none; add --server"),
             (with(&["--server", "ftp://x"]), "--server: ftp:// is not a scheme"),
             (with(&["--to", "https://127.0.0.1"]), "--to: an https upstream is not supported"),
+            (
+                with(&["--server", "http://a:8080", "--to", "a:8080"]),
+                "--to: http://a:8080 is the tunnel's server itself",
+            ),
             (with(&["--name", "a b"]), "--name: \"a b\" is no name"),
             (with(&["--allow", "chat"]), "--allow: 'chat' is not a rule"),
             (with(&["--proxy", "socks5://u:secret@a"]), "--proxy: socks5:// proxies are not supported"),

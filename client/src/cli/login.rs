@@ -73,6 +73,11 @@ pub(super) fn store() -> Option<Store> {
     settings::config_directory("tunnel").map(|directory| Store::within(&directory))
 }
 
+/// The same, if there are any.
+pub(super) fn existing() -> Option<Store> {
+    store().filter(|store| store.path().exists())
+}
+
 /// Signs in.
 pub(super) fn login(args: Args, origin: Origin) -> Job {
     Box::pin(async move { sign_in(args).await.map_err(|problem| problem.exit(&origin)) })
@@ -122,7 +127,8 @@ impl From<StoreError> for Problem {
 
 impl Way {
     fn fetcher(&self, server: &Url) -> Result<Fetcher, Wrong> {
-        let proxies = proxies(self.proxy.as_deref(), &settings::proxy_variables(), server)?;
+        let proxies = proxies(self.proxy.as_deref())?;
+        proxies.for_server(server).map_err(|problem| Wrong::new("proxy", problem))?;
         let connector = Connector::new(self.ca.as_deref(), proxies).map_err(|error| Wrong::new("ca", error))?;
         Ok(Fetcher::over(connector))
     }

@@ -9,12 +9,23 @@ use tunnel_cli::{
     log,
     settings::{self, ProxyVariables, Wrong},
 };
-use url::Url;
 
 const TO_HELP: &str = "Where requests go: URL, HOST:PORT or PORT [default: http://127.0.0.1:11434]";
 
 pub(super) const PROXY_HELP: &str =
     "Proxy to the server: http://[USER:PASSWORD@]HOST:PORT, or none [default: HTTPS_PROXY]";
+
+/// What `connect` is told, and others that do as it does.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Options {
+    /// TOML file with any of these settings
+    #[arg(long, value_name = "FILE", env = "TUNNEL_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
 
 /// Every setting of `connect`, as people write it.
 #[derive(Debug, Args, Serialize, Deserialize)]
@@ -67,17 +78,14 @@ pub(super) fn default_file() -> Option<PathBuf> {
     settings::config_directory("tunnel").map(|directory| directory.join("tunnel.toml")).filter(|file| file.exists())
 }
 
-/// Through which proxies servers are reached: as `--proxy` says, else as the environment does. `server` is the one that
-/// is meant now: what would keep us from it is an error at once.
-pub(super) fn proxies(setting: Option<&str>, variables: &ProxyVariables, server: &Url) -> Result<Proxies, Wrong> {
-    let wrong = |problem: String| Wrong::new("proxy", problem);
-    let proxies = match setting {
-        Some("none") => Proxies::default(),
-        Some(text) => Proxies::always(Proxy::parse(text).map_err(wrong)?),
+/// Through which proxies servers are reached: as `--proxy` says, else as the environment does.
+pub(super) fn proxies(setting: Option<&str>) -> Result<Proxies, Wrong> {
+    match setting {
+        Some("none") => Ok(Proxies::default()),
+        Some(text) => Ok(Proxies::always(Proxy::parse(text).map_err(|problem| Wrong::new("proxy", problem))?)),
         None => {
-            Proxies::from_variables(variables.https.as_deref(), variables.all.as_deref(), variables.except.as_deref())
+            let ProxyVariables { https, all, except } = settings::proxy_variables();
+            Ok(Proxies::from_variables(https.as_deref(), all.as_deref(), except.as_deref()))
         }
-    };
-    proxies.for_server(server).map_err(wrong)?;
-    Ok(proxies)
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 use tracing_subscriber::fmt::MakeWriter;
-use tunnel::event::Event;
+use tunnel::{board::Board, event::Event};
 use tunnel_cli::settings;
 
 use super::{
@@ -39,6 +39,7 @@ struct Shared {
 
 struct State {
     status: Status,
+    board: Option<Board>,
     out: Box<dyn Write + Send>,
     colours: Colours,
     open: bool,
@@ -58,8 +59,13 @@ impl Terminal {
     }
 
     fn on(out: Box<dyn Write + Send>, recipes: Recipes, colours: Colours) -> Self {
-        let state = Mutex::new(State { status: Status::new(recipes), out, colours, open: true });
+        let state = Mutex::new(State { status: Status::new(recipes), board: None, out, colours, open: true });
         Self(Arc::new(Shared { state, changed: Notify::new() }))
+    }
+
+    /// Shows the requests of this client as well.
+    pub(crate) fn watch(&self, board: Board) {
+        self.lock().board = Some(board);
     }
 
     /// Takes note of an event.
@@ -118,7 +124,10 @@ impl State {
         if !self.open {
             return String::new();
         }
-        let (mood, text) = self.status.line(Instant::now());
+        let requests = self.board.as_ref().map(Board::requests).unwrap_or_default();
+        // Two columns are the dot's.
+        let width = settings::terminal_width().saturating_sub(2);
+        let (mood, text) = self.status.line(Instant::now(), width, &requests);
         format!("{CUT}{ERASE}{} {text}{WRAP}", self.dot(mood))
     }
 

@@ -1,14 +1,11 @@
 //! What `tunnel status` prints for people.
 
-use std::{
-    fmt::Write,
-    time::{Duration, SystemTime},
-};
+use std::{fmt::Write, time::SystemTime};
 
 use bytesize::ByteSize;
 use tunnel::board::{Report, Request};
 
-use super::{in_words, rough, tame};
+use super::{in_words, rough, short, tame};
 
 /// A block of lines about one client.
 pub(crate) fn text(report: &Report) -> String {
@@ -60,22 +57,14 @@ fn row(request: &Request) -> String {
     format!("  {status:>6} {bytes:>9} {first:>11} {total:>8}  {method} {path}{outcome}")
 }
 
-/// `340ms`, `12.3s`, `2m 05s`.
-fn short(milliseconds: u64) -> String {
-    let duration = Duration::from_millis(milliseconds);
-    match milliseconds {
-        0..1000 => format!("{milliseconds}ms"),
-        1000..60_000 => format!("{:.1}s", duration.as_secs_f64()),
-        _ => rough(duration),
-    }
-}
-
 fn add(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("a String takes everything");
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn request(status: Option<u16>, bytes: u64, outcome: &str) -> Request {

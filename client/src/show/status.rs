@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use tunnel::{
+    board::Request,
     config,
     event::{Connected, Event},
 };
 
-use super::{Recipes, in_words, rough, tame};
+use super::{Recipes, in_words, rough, short, tame};
 
 /// How things stand, folded from events.
 #[derive(Debug)]
@@ -137,7 +138,13 @@ impl Status {
     fn upstream_down(&mut self, error: &str) -> Vec<Say> {
         self.upstream_down = true;
         let upstream = config::origin(&self.recipes.upstream);
-        let what_to_do = if upstream == config::DEFAULT_UPSTREAM { "start it with `ollama serve`" } else { "start it" };
+        let what_to_do = if upstream == config::DEFAULT_UPSTREAM {
+            "start it with `ollama serve`"
+        } else if self.recipes.upstream.port().is_none() {
+            "that is port 80; name another as in --to 127.0.0.1:11434"
+        } else {
+            "start it, or name another with --to"
+        };
         let error = in_words(error);
         vec![Say::Line(
             Mood::Bad,
@@ -145,9 +152,10 @@ impl Status {
         )]
     }
 
-    /// The line that is always there.
-    pub(crate) fn line(&self, now: Instant) -> (Mood, String) {
-        let (mood, mut line) = match &self.phase {
+    /// The line that is always there, in at most `width` columns: what matters most comes first, and what does not fit
+    /// is left out. `requests` are those that run and those that ran last.
+    pub(crate) fn line(&self, now: Instant, width: usize, requests: &[Request]) -> (Mood, String) {
+        let (mood, state) = match &self.phase {
             Phase::Connecting { server } => (Mood::Waiting, format!("connecting to {server}")),
             Phase::Online { since } => (Mood::Good, format!("online {}", rough(now.duration_since(*since)))),
             Phase::Offline { since, next } => {
@@ -156,22 +164,55 @@ impl Status {
             }
             Phase::Draining => (Mood::Waiting, "stopping, Ctrl-C ends at once".to_owned()),
         };
-        let mut part = |text: String| {
-            line.push_str(" \u{b7} ");
-            line.push_str(&text);
-        };
-        if let Some(time) = self.round_trip {
-            part(format!("rtt {} ms", time.as_millis().max(1)));
+        let mut parts = Vec::new();
+        if self.upstream_down {
+            parts.push(format!("{} down", config::origin(&self.recipes.upstream)));
         }
         if matches!(self.phase, Phase::Online { .. } | Phase::Draining) {
-            part(format!("{} in flight", self.in_flight));
-            part(format!("{} served", self.total.saturating_sub(self.in_flight as u64)));
+            parts.extend(self.running(requests));
+            parts.push(format!("{} served", self.total.saturating_sub(self.in_flight as u64)));
+            parts.extend(self.last(requests));
         }
-        if self.upstream_down {
-            part(format!("{} down", config::origin(&self.recipes.upstream)));
+        if let Some(time) = self.round_trip {
+            parts.push(format!("rtt {} ms", time.as_millis().max(1)));
         }
+        let mut line = state;
+        for part in parts {
+            if line.chars().count() + 3 + part.chars().count() <= width {
+                line.push_str(" \u{b7} ");
+                line.push_str(&part);
+            }
+        }
+        let line = line.chars().take(width).collect();
         (if self.upstream_down { Mood::Bad } else { mood }, line)
     }
+
+    /// One request with its name, several as a number.
+    fn running(&self, requests: &[Request]) -> Option<String> {
+        let named = requests.first().filter(|request| request.outcome == "running");
+        match (self.in_flight, named) {
+            (0, _) => None,
+            (1, Some(request)) => {
+                Some(format!("{} {}", what(request), rough(Duration::from_millis(request.duration_ms))))
+            }
+            (in_flight, _) => Some(format!("{in_flight} in flight")),
+        }
+    }
+
+    /// How the last one ended, while none runs.
+    fn last(&self, requests: &[Request]) -> Option<String> {
+        let request = requests.first().filter(|_| self.in_flight == 0)?;
+        let result = request.status.filter(|_| request.outcome == "complete");
+        let result = result.map_or_else(|| tame(&request.outcome), |status| status.to_string());
+        Some(format!("last {} {result} in {}", what(request), short(request.duration_ms)))
+    }
+}
+
+/// A request in few columns.
+fn what(request: &Request) -> String {
+    const PATH: usize = 24;
+    let path: String = tame(&request.path).chars().take(PATH).collect();
+    format!("{} {path}", tame(&request.method))
 }
 
 #[cfg(test)]
@@ -200,7 +241,7 @@ mod tests {
 
         let server = Url::parse("https://tunnel.example.com").unwrap();
         assert!(status.apply(Event::Connecting { server, attempt: 1 }, start).is_empty());
-        assert_eq!(status.line(start), (Mood::Waiting, "connecting to https://tunnel.example.com".into()));
+        assert_eq!(status.line(start, 80, &[]), (Mood::Waiting, "connecting to https://tunnel.example.com".into()));
 
         let said = status.apply(connected(), start);
         assert_eq!(said[0], Say::Line(Mood::Good, "online as bob/studio".into()));
@@ -208,18 +249,18 @@ mod tests {
 
         status.apply(Event::RoundTrip(Duration::from_millis(23)), start);
         status.apply(Event::Requests { in_flight: 2, total: 133 }, start);
-        let line = "online 2h 05m \u{b7} rtt 23 ms \u{b7} 2 in flight \u{b7} 131 served";
-        assert_eq!(status.line(after(7505)), (Mood::Good, line.into()));
+        let line = "online 2h 05m \u{b7} 2 in flight \u{b7} 131 served \u{b7} rtt 23 ms";
+        assert_eq!(status.line(after(7505), 80, &[]), (Mood::Good, line.into()));
 
         assert_eq!(status.apply(lost(), after(100)), [Say::Line(Mood::Bad, "offline: connection reset".into())]);
-        assert_eq!(status.line(after(103)), (Mood::Bad, "offline 3s \u{b7} next attempt in 6s".into()));
+        assert_eq!(status.line(after(103), 80, &[]), (Mood::Bad, "offline 3s \u{b7} next attempt in 6s".into()));
         assert!(status.apply(lost(), after(109)).is_empty(), "one outage is one sentence");
 
         let said = status.apply(connected(), after(112));
         assert_eq!(said, [Say::Line(Mood::Good, "online again after 12s as bob/studio".into())]);
 
         status.apply(Event::Draining { in_flight: 1 }, after(120));
-        assert!(status.line(after(120)).1.starts_with("stopping, Ctrl-C ends at once \u{b7} 1 in flight"));
+        assert!(status.line(after(120), 80, &[]).1.starts_with("stopping, Ctrl-C ends at once \u{b7} 1 in flight"));
     }
 
     #[test]
@@ -234,11 +275,41 @@ mod tests {
             "{line}"
         );
         status.apply(connected(), now);
-        assert_eq!(status.line(now).0, Mood::Bad);
-        assert!(status.line(now).1.ends_with("http://127.0.0.1:11434 down"));
+        assert_eq!(status.line(now, 80, &[]).0, Mood::Bad);
+        assert!(status.line(now, 80, &[]).1.contains("http://127.0.0.1:11434 down"));
         assert_eq!(status.apply(Event::UpstreamUp, now).len(), 1);
         assert_eq!(status.apply(Event::UpstreamUp, now).len(), 0);
-        assert_eq!(status.line(now).0, Mood::Good);
+        assert_eq!(status.line(now, 80, &[]).0, Mood::Good);
+    }
+
+    #[test]
+    fn a_narrow_line_keeps_what_matters() {
+        let (mut status, now) = (status(), Instant::now());
+        status.apply(connected(), now);
+        status.apply(Event::RoundTrip(Duration::from_millis(23)), now);
+        let mut request = Request {
+            id: "1".into(),
+            method: "POST".into(),
+            path: "/api/chat".into(),
+            status: Some(200),
+            bytes: 1,
+            first_byte_ms: Some(1),
+            duration_ms: 12_345,
+            outcome: "running".into(),
+        };
+        status.apply(Event::Requests { in_flight: 1, total: 8 }, now);
+        let line = |status: &Status, width, request: &Request| status.line(now, width, std::slice::from_ref(request)).1;
+        let all = "online 0s \u{b7} POST /api/chat 12s \u{b7} 7 served \u{b7} rtt 23 ms";
+        assert_eq!(line(&status, 78, &request), all);
+        assert_eq!(line(&status, 38, &request), "online 0s \u{b7} POST /api/chat 12s");
+        assert_eq!(line(&status, 5, &request), "onlin");
+        request.outcome = "complete".into();
+        status.apply(Event::Requests { in_flight: 0, total: 8 }, now);
+        let all = "online 0s \u{b7} 8 served \u{b7} last POST /api/chat 200 in 12.3s \u{b7} rtt 23 ms";
+        assert_eq!(line(&status, 78, &request), all);
+        assert_eq!(line(&status, 38, &request), "online 0s \u{b7} 8 served \u{b7} rtt 23 ms");
+        status.apply(Event::UpstreamDown { error: "refused".into() }, now);
+        assert_eq!(line(&status, 42, &request), "online 0s \u{b7} http://127.0.0.1:11434 down");
     }
 
     #[test]

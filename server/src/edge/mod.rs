@@ -5,8 +5,8 @@
 //! * [`target`]: what a request may look like; [`capability`] and [`credential`]: where its token is.
 //! * `forward`: the way to the desktop and back; [`headers`]: what crosses the tunnel; [`cors`]: which web pages may
 //!   read an answer.
-//! * `own`: health, status and where to sign in; `web`: the web client; `trace`: whose trace it is part of; `access`: the
-//!   log line. The one table of errors is [`crate::error`].
+//! * `own`: health, status and where to sign in; `ticks`: whether answers stream; `web`: the web client; `trace`: whose
+//!   trace it is part of; `access`: the log line. The one table of errors is [`crate::error`].
 
 pub(crate) mod access;
 pub mod capability;
@@ -18,6 +18,7 @@ mod linger;
 mod own;
 pub(crate) mod peer;
 pub mod target;
+mod ticks;
 mod trace;
 pub(crate) mod web;
 
@@ -47,7 +48,7 @@ use crate::{
 pub(crate) const TUNNEL_NAME: HeaderName = HeaderName::from_static("tunnel-name");
 
 /// A response: ours, or one that comes over a tunnel.
-pub(crate) type EdgeBody = Either<Full<Bytes>, forward::Forwarded>;
+pub(crate) type EdgeBody = Either<Full<Bytes>, Either<forward::Forwarded, ticks::Ticks>>;
 
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<Incoming>) -> Response<EdgeBody> {
@@ -65,9 +66,13 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<I
     let deadline = access.deadline;
     let mut response = match answer {
         Ok(Answer::Ours(response)) => ours(access, response, is_head),
+        Ok(Answer::Ticks(response)) => {
+            access.answered(response.status());
+            response.map(|body| Either::Right(Either::Right(body)))
+        }
         Ok(Answer::Forwarded(response)) => {
             access.answered(response.status());
-            response.map(|body| Either::Right(body.log(access)))
+            response.map(|body| Either::Right(Either::Left(body.log(access))))
         }
         Err(refusal) => {
             access.refused(&refusal);
@@ -98,6 +103,7 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<I
 /// What a request is answered with, if it is not refused.
 enum Answer {
     Ours(Response<Bytes>),
+    Ticks(Response<ticks::Ticks>),
     Forwarded(Box<Response<forward::Unlogged>>),
 }
 
@@ -141,6 +147,9 @@ async fn route(
     let only_path = path.split_once('?').map_or(path, |(path, _)| path);
     if only_path == "/api/tunnel/status" {
         return Ok(Answer::Ours(own::status(&app.registry, &identity.user)));
+    }
+    if only_path == "/api/tunnel/ticks" && capability.is_none() {
+        return Ok(Answer::Ticks(ticks::ticks()));
     }
     authorise(&identity, &parts.method, only_path).map_err(|refusal| credential.source.refuse(refusal))?;
     if credential.source == Source::Capability && parts.method == Method::HEAD && only_path == "/" {
