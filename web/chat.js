@@ -18,8 +18,8 @@ export class Chat {
 
     /**
      * `app` has `target()`, what to ask: `{ desktop, speaks, model, system }` or a Problem that is thrown; and is told by
-     * `changed()` what to show, by `drawn()` that there is more to see, by `announce(text)` what to say aloud, and by
-     * `failed(problem)` what went wrong.
+     * `changed()` what to show, by `drawn()` that there is more to see, by `announce(text)` what to say aloud, by
+     * `failed(problem)` what went wrong, and by `toPrompt()` where the keys go next.
      */
     constructor(root, app) {
         this.#root = root;
@@ -74,6 +74,7 @@ export class Chat {
         const running = (this.#running = new AbortController());
         this.#add(answer);
         this.#app.changed();
+        this.#app.announce("Waiting for the answer.");
         try {
             const response = await chat({ ...target, messages }, desktop, running.signal);
             for await (const piece of pieces(response)) {
@@ -83,8 +84,12 @@ export class Chat {
             answer.end();
             this.#app.announce("The answer is complete.");
         } catch (error) {
-            if (running.signal.aborted) answer.end("Stopped");
-            else this.#fail(answer, error);
+            if (running.signal.aborted) {
+                answer.end("Stopped");
+                this.#app.announce("Stopped.");
+            } else {
+                this.#fail(answer, error);
+            }
         }
         this.#running = null;
         this.#save();
@@ -105,13 +110,15 @@ export class Chat {
 
     async #click(button) {
         if (button?.dataset.does === "retry") {
+            this.#app.toPrompt(); // the button is about to go
             await this.retry().catch((problem) => this.#app.announce(`${problem.message}. ${problem.advice}`));
         } else if (button?.dataset.copies) {
             const code = button.closest("figure")?.querySelector("code").textContent;
             const turn = this.#turns.find(({ root }) => root.contains(button));
-            await navigator.clipboard.writeText(button.dataset.copies === "code" ? code : turn.content);
-            button.textContent = "Copied";
-            this.#app.announce("Copied.");
+            const text = button.dataset.copies === "code" ? code : turn.content;
+            const refused = await navigator.clipboard.writeText(text).catch((error) => error);
+            button.textContent = refused ? "Not allowed" : "Copied";
+            this.#app.announce(refused ? "The browser does not let this page copy." : "Copied.");
             setTimeout(() => (button.textContent = "Copy"), 1500);
         }
     }

@@ -10,7 +10,7 @@ export class Writer {
     #root;
     #line = ""; // the last one, not ended yet
     #drawn = []; // the nodes that show it so far
-    #before = {}; // what `at` was before they were
+    #before = null; // what `at` was before they were
     #at = { block: null, kind: "", fence: "" }; // the element that the next line may continue; what ends open code
 
     constructor(root) {
@@ -28,7 +28,9 @@ export class Writer {
             this.#finish(head);
         }
         this.#undraw();
-        if (this.#line && !this.#mayBeFence()) this.#draw(this.#line);
+        if (!this.#line || this.#mayBeFence()) return;
+        this.#before = this.#at;
+        this.#draw(this.#line);
     }
 
     /** There is no more. */
@@ -44,18 +46,22 @@ export class Writer {
 
     #finish(line) {
         this.#undraw();
-        this.#draw(line.replace(/\r$/, ""));
+        let rest = line.replace(/\r$/, "");
+        do {
+            this.#draw(rest.slice(0, LONGEST_LINE));
+            rest = rest.slice(LONGEST_LINE);
+        } while (rest);
         this.#drawn = [];
     }
 
     #undraw() {
-        if (this.#drawn.length > 0) this.#at = this.#before;
+        this.#at = this.#before ?? this.#at;
+        this.#before = null;
         for (const node of this.#drawn) node.remove();
         this.#drawn = [];
     }
 
     #draw(line) {
-        this.#before = this.#at;
         const fence = /^\s{0,8}(`{3,}|~{3,})([^`]*)$/.exec(line);
         const { block, fence: open } = this.#at;
         if (open) {

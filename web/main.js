@@ -15,7 +15,7 @@ const $ = (id) => document.getElementById(id);
 let follows = true; // the end of the chat stays in view
 let loading = Promise.resolve(); // the list of models
 
-const chat = new Chat($("turns"), { target, changed: draw, drawn: follow, announce, failed });
+const chat = new Chat($("turns"), { target, changed: draw, drawn: follow, announce, failed, toPrompt });
 const desktops = new Desktops(desktopsChanged);
 let chosen = session.kept("desktop"); // the desktop that was chosen, by name; "" for the server's choice
 let last = ""; // the desktop that was there last
@@ -29,7 +29,7 @@ function entered(isOther) {
     if (isOther) chat.clear();
     draw();
     desktops.look();
-    $("prompt").focus();
+    toPrompt();
 }
 
 // --- The desktop and its models.
@@ -110,7 +110,8 @@ function drawDesktop() {
 }
 
 function drawModels() {
-    fill($("model"), has.names, $("model").value || session.kept("model"));
+    const wanted = session.kept("model");
+    fill($("model"), has.names, has.names.includes(wanted) ? wanted : $("model").value);
     $("model").disabled = has.names.length === 0;
     if (has.names.length === 0) $("model").replaceChildren(new Option("No model"));
 }
@@ -133,7 +134,7 @@ function drawNotice() {
     const words = problem ? `${problem.message} ${problem.advice}` : "";
     if ($("notice").dataset.words === words) return; // or it would be read out again
     $("notice").dataset.words = words;
-    if ($("notice").contains(document.activeElement)) $("prompt").focus();
+    if ($("notice").contains(document.activeElement)) toPrompt();
     $("notice").replaceChildren();
     if (!problem) return;
     const notice = said(problem);
@@ -166,7 +167,7 @@ new ResizeObserver(follow).observe($("scroll")); // a notice has come, or the ke
 $("to-end").addEventListener("click", () => {
     follows = true;
     follow();
-    $("prompt").focus();
+    toPrompt();
 });
 
 // --- Writing.
@@ -194,6 +195,10 @@ $("prompt").addEventListener("keydown", (event) => {
     event.preventDefault();
     $("composer").requestSubmit();
 });
+/** Ready to write; but on a phone its keyboard comes only when it is asked for. */
+function toPrompt() {
+    if (!matchMedia("(pointer: coarse)").matches) $("prompt").focus();
+}
 $("prompt").addEventListener("input", grow);
 function grow() {
     $("prompt").style.height = "auto";
@@ -201,14 +206,14 @@ function grow() {
 }
 $("stop").addEventListener("click", () => {
     chat.stop();
-    $("prompt").focus();
+    toPrompt();
 });
 addEventListener("keydown", (event) => {
     if (event.key === "Escape" && chat.isRunning && !document.querySelector("dialog[open]")) chat.stop();
 });
 $("new-chat").addEventListener("click", () => {
     chat.clear();
-    $("prompt").focus();
+    toPrompt();
 });
 $("skip").addEventListener("click", (event) => {
     event.preventDefault();

@@ -6,7 +6,7 @@ import { after, afterEach, before, test } from "node:test";
 import axe from "axe-core";
 
 import { AUDIENCE, CLIENT, provider } from "./provider.mjs";
-import { HOSTILE, Model, World, launch } from "./world.mjs";
+import { HOSTILE, Model, RICH, World, launch } from "./world.mjs";
 
 const DEADLINE = ["--stream-deadline", "3s", "--max-stream-deadline", "3s"];
 const PHONE = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
@@ -257,8 +257,27 @@ test("history, system prompt and model reach the desktop", async () => {
     assert.ok(!JSON.stringify(headers).includes("eyJ"), "the token ends at the server");
     await page.reload();
     await shows(answer(page), "word19");
+    await page.locator("#model option", { hasText: "qwen3:8b" }).waitFor({ state: "attached" });
+    assert.equal(await page.getByRole("combobox", { name: "Model" }).inputValue(), "qwen3:8b", "the choice is kept");
     await page.getByRole("button", { name: "New chat" }).click();
     assert.equal(await answers(page).count(), 0);
+});
+
+test("a text looks the same in whatever pieces it comes", async () => {
+    const page = await signedIn();
+    const [whole, ...others] = await page.evaluate(async (text) => {
+        const { Writer } = await import("/app/format.js");
+        const draw = (pieces) => {
+            const root = document.createElement("div");
+            const writer = new Writer(root);
+            for (const piece of pieces) writer.write(piece);
+            writer.end();
+            return root.innerHTML;
+        };
+        return [text.length, 1, 2, 3, 7].map((size) => draw(text.match(new RegExp(`[^]{1,${size}}`, "g"))));
+    }, `${RICH}\r\n\n${HOSTILE}\n\n---\n${"long ".repeat(2000)}\n~~~\nnever closed`);
+    for (const tag of ["ol", "ul", "h3", "pre", "table", "blockquote", "strong", "em", "hr"]) assert.match(whole, new RegExp(`<${tag}`));
+    for (const other of others) assert.equal(other, whole);
 });
 
 test("a model server that speaks only OpenAI's interface", async () => {
@@ -418,6 +437,22 @@ test("t61: a hostile desktop's page has no power in our origin", async () => {
     await assert.rejects(other.evaluate(() => localStorage.length), /SecurityError|denied/);
     assert.deepEqual(await context.cookies(), []);
     errors.length = 0; // its script was blocked, and Chromium says so
+});
+
+test("t57, t58: pages of other origins are let in only where they are listed", async () => {
+    const listing = await new World().start("--cors-origin", model.url);
+    await listing.connect("bob", model);
+    const page = await tab();
+    await page.goto(`${model.url}/api/tags`);
+    const ask = (at) => page.evaluate(async ([url, token]) => {
+        const headers = { Authorization: `Bearer ${token}`, "Tunnel-Deadline": "2s" };
+        return fetch(`${url}/api/tags`, { headers }).then(({ status }) => status, ({ name }) => name);
+    }, [at.url, at.token("bob")]);
+    assert.equal(await ask(listing), 200);
+    assert.equal(await ask(world), "TypeError");
+    errors.length = 0; // Chromium says why
+    await context.close();
+    await listing.stop();
 });
 
 test("t63: a web page cannot use Basic", async () => {

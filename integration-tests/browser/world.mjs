@@ -190,7 +190,8 @@ const events = (model, content, done = false) =>
     (done ? "data: [DONE]\n\n" : "");
 events.type = "text/event-stream";
 
-const RICH = `Here is how to do that. It takes **three steps**, and \`one\` command:
+/** Every form that a model's text takes. */
+export const RICH = `Here is how to do that. It takes **three steps**, and \`one\` command:
 
 1. Write the file
 2. Run it
