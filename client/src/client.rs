@@ -26,6 +26,7 @@ use crate::{
     connector::{Connector, Transport},
     dial::{DialError, Dialer, Refusal},
     event::{Connected, Event},
+    report,
     shared::Shared,
     stream::Service,
     token::{Token, TokenError},
@@ -236,6 +237,7 @@ impl Client {
         let streams = TaskTracker::new();
         let tunnel = self.tunnels.spawn(self.drive(driver, controls, streams.clone()));
         let mut rtt = None;
+        let mut welcomed = false;
         let mut clocks = Clocks::now();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -246,6 +248,9 @@ impl Client {
                         progress.accepted = true;
                         self.retire(progress.previous.take());
                         self.shared.tell(Event::Connected(connected(welcome, server, token)));
+                        if self.config.report_models && !std::mem::replace(&mut welcomed, true) {
+                            self.tunnels.spawn(report::run(self.shared.service(), session.clone()));
+                        }
                     }
                     Control::Drain { reason } => {
                         debug!(reason, "the server drains this tunnel");
@@ -253,7 +258,7 @@ impl Client {
                         return Over::ToReplace;
                     }
                     Control::Bye { code, message } => debug!(code, message, "the server says bye"),
-                    Control::Unknown => {}
+                    Control::Models(_) | Control::Unknown => {}
                 },
                 () = session.over() => {
                     _ = tunnel.await;

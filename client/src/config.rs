@@ -34,6 +34,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// What callers may ask of the upstream; empty allows all.
     pub allow: Vec<Rule>,
+    /// Whether the server is told which models there are.
+    pub report_models: bool,
 }
 
 /// No server to connect to.
@@ -187,6 +189,7 @@ mod tests {
             ca: None,
             proxies: Proxies::default(),
             allow: Vec::new(),
+            report_models: true,
         }
     }
 

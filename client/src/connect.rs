@@ -22,7 +22,7 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
             let _log = log.start().map_err(Exit::failed)?;
             warn();
             let client = Client::new(config, move |event| plain::show(&event, &recipes)).map_err(Exit::usage)?;
-            stay(client).await
+            Box::pin(stay(client)).await
         }
         Display::Live => {
             let terminal = Terminal::new(recipes);

@@ -28,6 +28,7 @@ pub mod forward;
 pub mod login;
 mod net;
 pub mod proxy;
+mod report;
 mod shared;
 mod stream;
 pub mod token;

@@ -35,6 +35,11 @@ impl Shared {
         })
     }
 
+    /// How a request is answered.
+    pub(crate) fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
     /// Requests being answered right now.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)

@@ -68,18 +68,23 @@ impl Upstream {
         })
     }
 
-    /// Whether something listens there; the reason if not.
-    pub(crate) async fn probe(&self) -> Result<(), String> {
+    /// Asks on our own behalf.
+    pub(crate) async fn ask(&self, method: http::Method, target: &str) -> Result<Response<Incoming>, Abort> {
         let head = RequestHead {
-            method: http::Method::HEAD,
-            target: "/".into(),
+            method,
+            target: target.into(),
             headers: HeaderMap::new(),
             deadline: CONNECT_WITHIN,
             request_id: String::new(),
             scope: 0,
             body: BodySize::Empty,
         };
-        match tokio::time::timeout(CONNECT_WITHIN, self.send(head, RequestBody::empty())).await {
+        self.send(head, RequestBody::empty()).await
+    }
+
+    /// Whether something listens there; the reason if not.
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        match tokio::time::timeout(CONNECT_WITHIN, self.ask(http::Method::HEAD, "/")).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(abort)) => Err(abort.message),
             Err(_) => Err(format!("no answer within {} s", CONNECT_WITHIN.as_secs())),

@@ -28,7 +28,7 @@ mod tally;
 pub use abort::{Abort, AbortCode};
 pub use close::{Close, CloseCode, Ended};
 pub use codec::{Decoder, Frame, FrameError};
-pub use control::{Control, Welcome};
+pub use control::{Control, Models, Welcome};
 pub use driver::{Driver, Event, Role, session};
 pub use head::{BodySize, RequestHead, ResponseHead};
 pub use pipe::websocket_config;

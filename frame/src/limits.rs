@@ -13,7 +13,7 @@ pub const MESSAGE_SENT: usize = 32 * 1024;
 /// Largest message or frame that is accepted, in bytes; a larger one closes the tunnel (1009).
 pub const MESSAGE_ACCEPTED: usize = 256 * 1024;
 
-/// Largest control (text) message that is accepted, in bytes. The largest of ours has a few hundred.
+/// Largest control (text) message that is accepted, in bytes. Only a list of models comes near.
 pub const CONTROL_ACCEPTED: usize = 4 * 1024;
 
 /// Control frames (ping, pong, text, empty binary) accepted within [`CONTROL_WINDOW`]; more is a flood (1008).

@@ -12,8 +12,8 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::Role as WsRole},
 };
 use tunnel_frame::{
-    Abort, AbortCode, BodySize, Control, Decoder, Frame, Pulse, RequestHead, ResponseHead, Role, Welcome, codec,
-    limits, session,
+    Abort, AbortCode, BodySize, Control, Decoder, Frame, Models, Pulse, RequestHead, ResponseHead, Role, Welcome,
+    codec, limits, session,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
@@ -129,8 +129,10 @@ fn control_messages_are_what_is_written_and_read() {
         url: "https://tunnel.example.com".into(),
         version: "0.1.0".into(),
     };
+    let models = Models::fitting(Some("0.13.1".into()), ["llama3.2:3b".to_owned()]);
     let controls = [
         Control::Welcome(welcome),
+        Control::Models(models),
         Control::Drain { reason: "the server restarts".into() },
         Control::Bye { code: 1001, message: "the server restarts".into() },
     ];

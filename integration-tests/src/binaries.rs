@@ -201,7 +201,8 @@ fn without_settings(mut command: Command) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("NO_COLOR", "1");
+    // Tests count what an upstream gets.
+    command.env("NO_COLOR", "1").env("TUNNEL_NO_REPORT_MODELS", "1");
     // Nor what its user keeps for the program.
     for variable in ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "APPDATA", "LOCALAPPDATA"] {
         command.env(variable, "/nonexistent");

@@ -259,6 +259,7 @@ impl World {
             ca: (self.setup.edge == Edge::Tls).then(|| self.pki.ca()),
             proxies: Proxies::default(),
             allow: Vec::new(),
+            report_models: false, // tests count what the upstream gets
         };
         if let Some(change) = &self.setup.client {
             change(&mut config);

@@ -11,10 +11,12 @@ use integration_tests::{
     body::{self, Body},
     caller::Caller,
     eventually::eventually,
+    ollama::Ollama,
     pki::{self, SECRET},
     setup::{ALICE, Setup},
+    workshop::{Workshop, run},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tunnel::event::Event;
 use tunneld::config::AdminConfig;
 
@@ -172,4 +174,30 @@ async fn a_person_sees_the_page_with_the_token_as_the_password() {
     for (method, path) in ROUTES {
         assert_eq!(ask(method, path, &basic(TOKEN)).await.status(), 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn the_commands_list_and_kick() {
+    let shop = Workshop::new().await;
+    let upstream = Ollama::start();
+    let admin_token = shop.file("admin", TOKEN);
+    let (mut server, addr) = shop.serve(&["--admin-listen", "127.0.0.1:0", "--admin-token-file", &admin_token]).await;
+    let line = server.logs(&["admin interface is open"]).await;
+    let listen = line.split("addr=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let ask = async |args: &[&str]| {
+        run("tunneld", [args, &["--admin-listen", &listen, "--admin-token-file", &admin_token]].concat()).await
+    };
+    let nobody = ask(&["tunnels"]).await;
+    assert!(nobody.success().len() == 1 && nobody.success()[0].starts_with("ID"), "{nobody:?}");
+    let mut desktop = shop.connect(addr, upstream.addr(), &[]).await;
+    let lines = ask(&["tunnels"]).await;
+    let [_, line] = lines.success() else { panic!("{lines:?}") };
+    assert!(["t1 ", " alice ", " tunneld ", " desktop ", " tunnel/"].iter().all(|part| line.contains(part)), "{line}");
+    let json: Value = serde_json::from_str(&ask(&["tunnels", "--json"]).await.success()[0]).unwrap();
+    assert_eq!(json["tunnels"][0]["id"], "t1");
+    assert_eq!(ask(&["kick", "t1"]).await.success(), ["{\"kicked\":\"t1\"}"]);
+    desktop.logs(&["the operator disconnected this desktop"]).await;
+    server.logs(&["desktop connected", "t2"]).await;
+    assert!(ask(&["kick", "t1"]).await.error(1).contains("says 404: there is no such tunnel"));
+    assert!(ask(&["kick", "desktop"]).await.error(64).contains("`tunneld tunnels` lists them"));
 }

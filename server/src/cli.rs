@@ -2,7 +2,8 @@
 //!
 //! * [`settings`]: every setting of `serve` and `check`, as people write it.
 //! * [`resolve`]: settings into a [`Config`](tunneld::config::Config).
-//! * [`check`], [`running`], [`token`], [`certs`], [`revoke`]: the commands that end at once.
+//! * [`check`], [`running`], [`token`], [`certs`]: the commands that end at once.
+//! * [`tunnels`], [`revoke`]: those that ask a running server, by way of [`admin`].
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -15,6 +16,7 @@ use tunnel_cli::{
 pub(crate) use self::resolve::Serve;
 use self::settings::Settings;
 
+mod admin;
 mod certs;
 mod check;
 mod resolve;
@@ -23,6 +25,7 @@ mod running;
 mod settings;
 mod token;
 mod trust;
+mod tunnels;
 
 const EXAMPLES: &str = "\
 Examples, from nothing to a server that is ready for desktops:
@@ -61,6 +64,10 @@ enum Commands {
     Certs(certs::Args),
     /// End a token, or all tokens of a user, on a running server
     Revoke(revoke::Args),
+    /// List the desktops that are connected to a running server
+    Tunnels(tunnels::Args),
+    /// Disconnect a desktop from a running server
+    Kick(tunnels::KickArgs),
     /// Read the configuration of `serve`, with all its files, and say what would run
     #[command(after_help = SERVE_EXAMPLES)]
     Check(CheckArgs),
@@ -120,6 +127,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, Ex
         }
         Commands::Token(args) => token::run(&args, origin).map(Task::Done),
         Commands::Revoke(args) => revoke::run(&args, origin).map(Task::Done),
+        Commands::Tunnels(args) => tunnels::list(&args, origin).map(Task::Done),
+        Commands::Kick(args) => tunnels::kick(&args, origin).map(Task::Done),
         Commands::Certs(args) => certs::run(&args).map(Task::Done),
     }
 }

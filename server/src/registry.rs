@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tunnel_frame::Session;
+use tunnel_frame::{Models, Session};
 use uuid::Uuid;
 
 use crate::id::{TunnelId, UserId};
@@ -103,6 +103,8 @@ pub struct Tunnel {
     /// Opens streams to it.
     pub session: Session,
     draining: AtomicBool,
+    /// What the desktop says that its upstream offers.
+    models: Mutex<Option<Models>>,
     /// Another tunnel has taken the place of this one.
     pub(crate) replaced: CancellationToken,
 }
@@ -146,8 +148,23 @@ impl Tunnel {
             since: SystemTime::now(),
             session,
             draining: AtomicBool::new(false),
+            models: Mutex::default(),
             replaced: CancellationToken::new(),
         }
+    }
+
+    /// The desktop says what its upstream offers. What would not have fitted into its message is not kept.
+    pub(crate) fn offers(&self, models: Models) {
+        let Models { version, models, left_out } = models;
+        let mut fitting = Models::fitting(version, models);
+        fitting.left_out = fitting.left_out.saturating_add(left_out);
+        *self.models.lock().unwrap_or_else(PoisonError::into_inner) = Some(fitting);
+    }
+
+    /// What its upstream offers, if the desktop says so.
+    #[must_use]
+    pub fn models(&self) -> Option<Models> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes the tunnel out of the choice; its streams go on.

@@ -212,6 +212,7 @@ async fn run(app: Arc<App>, admitted: Admitted, identity: Arc<Identity>, driver:
                 info!(reason, "desktop drains");
                 tunnel.drain();
             }
+            Event::Control(Control::Models(models)) => tunnel.offers(models),
             Event::Control(_) | Event::Stream(_) => {}
         }));
         let life = async {

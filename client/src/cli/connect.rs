@@ -103,6 +103,7 @@ fn resolve(settings: &mut Settings, origin: &Origin, signed_in: Option<Store>) -
         allow: settings::read_all("allow", settings.allow.as_deref(), |text| {
             text.parse::<Rule>().map_err(|error| error.to_string())
         })?,
+        report_models: !settings.no_report_models.unwrap_or(false),
     };
     let server = config.server_for(&token).map_err(|error| Wrong::new("server", error))?;
     if (server.host(), server.port_or_known_default()) == (config.to.host(), config.to.port_or_known_default()) {

@@ -110,8 +110,8 @@ fn install(Install { print, mut options }: Install, origin: &Origin) -> Result<(
 
 /// The command line of the service: what was given on this one or in the environment, with whole paths.
 fn arguments(options: &Options, token_file: Option<&Path>) -> Result<Vec<String>, Exit> {
-    let Settings { token_file: given, token: _, server, to, name, ca, proxy, allow, log_level, log_format } =
-        &options.settings;
+    let Settings { token_file: given, token: _, server, to, name, ca, proxy, allow, .. } = &options.settings;
+    let Settings { no_report_models, log_level, log_format, .. } = &options.settings;
     if proxy.as_deref().is_some_and(|proxy| proxy.contains('@')) {
         return Err(Exit::usage(
             "--proxy: its password would stand in the unit; write proxy = '…' into ~/.config/tunnel/tunnel.toml",
@@ -136,6 +136,7 @@ fn arguments(options: &Options, token_file: Option<&Path>) -> Result<Vec<String>
     add("log-level", log_level.clone());
     let word = |format| if format == Format::Json { "json" } else { "text" };
     add("log-format", log_format.map(word).map(str::to_owned));
+    args.extend(no_report_models.map(|no| format!("--no-report-models={no}")));
     Ok(args)
 }
 

@@ -61,6 +61,14 @@ pub(super) struct Settings {
     #[arg(long, value_name = "RULE", env = "TUNNEL_ALLOW", value_delimiter = ',')]
     pub(super) allow: Option<Vec<String>>,
 
+    /// Do not tell the server which models there are, for its status
+    #[arg(
+        long, value_name = "BOOL", env = "TUNNEL_NO_REPORT_MODELS",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    pub(super) no_report_models: Option<bool>,
+
     /// Log level, or one per module as in info,tunnel=debug
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
     pub(super) log_level: Option<String>,

@@ -13,10 +13,12 @@
 //! | [`request`] | request heads: what may pass, where the token is, what an allowed path is |
 //! | [`fields`] | header fields in both directions |
 //! | [`log`] | paths as they are logged |
+//! | [`figures`] | answers of models, for what they say of themselves |
 //! | [`records`] | running response bodies, and the record that may end them |
 //! | [`settings`] | rules of `--allow` and origins of `--cors-origin` |
 
 pub mod fields;
+pub mod figures;
 pub mod framing;
 mod input;
 pub mod keys;
@@ -31,11 +33,12 @@ pub mod token;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their binary and corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("capability", log::capability),
     ("control", framing::control),
     ("cors", settings::cors),
     ("credential", request::credential),
+    ("figures", figures::figures),
     ("framing", framing::frames),
     ("headers", fields::headers),
     ("heads", framing::heads),

@@ -71,6 +71,11 @@ fn t19_t32_t63_corpus_of_credential() {
 }
 
 #[test]
+fn corpus_of_figures() {
+    replay("figures");
+}
+
+#[test]
 fn corpus_of_framing() {
     replay("framing");
 }

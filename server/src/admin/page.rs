@@ -53,7 +53,7 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
     } else {
         writeln!(
             html,
-            "<div class=\"w\"><table>\n<tr><th>id<th>user<th>name<th>client<th>connected<th class=\"n\">round trip\
+            "<div class=\"w\"><table>\n<tr><th>id<th>user<th>name<th>client<th>upstream<th>connected<th class=\"n\">round trip\
              <th class=\"n\">in flight<th></tr>"
         )?;
         tunnels.iter().try_for_each(|tunnel| row(html, tunnel))?;
@@ -81,9 +81,13 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
 
 fn row(html: &mut String, tunnel: &Tunnel) -> fmt::Result {
     let rtt = tunnel.session.rtt().map_or(String::new(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
+    let upstream = tunnel.models().map_or(String::new(), |offers| {
+        let count = offers.models.len() + offers.left_out as usize;
+        format!("{} {count} models", Text(&offers.version.unwrap_or_default()))
+    });
     writeln!(
         html,
-        "<tr><td>{}<td>{}<br><small>{}</small><td>{}<td>{}<td>{} ago<td class=\"n\">{rtt}<td class=\"n\">{}<td>{}</tr>",
+        "<tr><td>{}<td>{}<br><small>{}</small><td>{}<td>{}<td>{upstream}<td>{} ago<td class=\"n\">{rtt}<td class=\"n\">{}<td>{}</tr>",
         tunnel.id,
         Text(tunnel.user.subject()),
         Text(tunnel.user.issuer()),

@@ -81,6 +81,7 @@ fn about(tunnel: &Tunnel) -> Value {
         "in_flight": tunnel.session.streams(),
         "rtt_ms": tunnel.session.rtt().map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
         "draining": !tunnel.takes_requests(),
+        "upstream": tunnel.models(),
     })
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
+use tunnel_frame::Models;
 use tunnel_oidc::Login;
 
 use crate::{
@@ -30,6 +31,9 @@ struct Desktop<'a> {
     rtt_ms: Option<f64>,
     in_flight: usize,
     client: &'a str,
+    /// What it says that its upstream offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<Models>,
 }
 
 /// Alive, or ready for work.
@@ -53,6 +57,7 @@ pub(super) fn status(registry: &Registry, user: &UserId) -> Response<Bytes> {
             rtt_ms: tunnel.session.rtt().map(|rtt| (rtt.as_secs_f64() * 1e5).round() / 100.0),
             in_flight: tunnel.session.streams(),
             client: &tunnel.client,
+            upstream: tunnel.models(),
         })
         .collect();
     let status = Status {
