@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`pem`] | reads certificates and keys from files, and says what is wrong with a file |
 //! | [`server`] | the public side: a certificate that can be swapped while running, HTTP/1.1 and HTTP/2 by ALPN |
+//! | [`about`] | what a certificate says of itself, for people |
 //! | [`client`] | the dialling side: whom to trust, HTTP/1.1 by ALPN, refusals in words |
 //! | [`dev`] | a throw-away development CA: `ca.pem`, `server.pem`, `server-key.pem` |
 
@@ -14,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+pub mod about;
 pub mod client;
 pub mod dev;
 pub mod pem;

@@ -17,6 +17,7 @@ use thiserror::Error as ThisError;
 
 use crate::{
     ALPN_HTTP2, ALPN_HTTP11, SUITES_EXIST, VERSIONS,
+    about::About,
     pem::{self, PemError, Problem},
     provider,
 };
@@ -92,6 +93,12 @@ impl ServerCerts {
             .with_cert_resolver(self.clone());
         config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP11.to_vec()];
         config
+    }
+
+    /// What the certificate says of itself, in its present state.
+    #[must_use]
+    pub fn about(&self) -> Option<About> {
+        About::of(self.current().cert.first()?)
     }
 
     fn current(&self) -> Arc<CertifiedKey> {

@@ -77,6 +77,7 @@ async fn requests_are_counted_by_endpoint_status_and_outcome() {
     assert!(value(&metrics, "process_start_time_seconds").unwrap() > 1.7e9);
     let build = format!("tunneld_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(value(&metrics, &build), Some(1.0));
+    assert!(value(&metrics, "tunneld_certificate_expiry_timestamp_seconds").unwrap() > 1.7e9);
     // No user, no path, no address, no secret in any label.
     for stranger in [ALICE, "nobody", "secret", "127.0.0.1", TOKEN, "/sink"] {
         assert!(!metrics.contains(stranger), "{stranger} in {metrics}");

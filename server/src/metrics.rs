@@ -53,6 +53,8 @@ struct Asked {
     streams: IntGauge,
     connections: IntGauge,
     round_trip: GaugeVec,
+    /// Only where there is a certificate.
+    certificate: GaugeVec,
     lost_lines: IntCounter,
 }
 
@@ -90,6 +92,12 @@ impl Metrics {
                 "tunneld_tunnel_rtt_seconds",
                 "Round trip of the last heartbeat to the desktops that are connected.",
                 &["stat"],
+            ),
+            certificate: counted(
+                &registry,
+                "tunneld_certificate_expiry_timestamp_seconds",
+                "When the certificate of the public side ends, in seconds since 1970.",
+                &[],
             ),
             lost_lines: register(
                 &registry,
@@ -211,6 +219,10 @@ impl Asked {
         }
         self.streams.set(as_i64(tunnels.iter().map(|tunnel| tunnel.session.streams()).sum()));
         self.connections.set(as_i64(app.admission.connections.count()));
+        if let Some(about) = app.certs.as_ref().and_then(|certs| certs.about()) {
+            let end = about.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.certificate.with_label_values(&[] as &[&str]).set(end.as_secs_f64());
+        }
         let mut round_trips: Vec<Duration> = tunnels.iter().filter_map(|tunnel| tunnel.session.rtt()).collect();
         round_trips.sort_unstable();
         let worst = round_trips.last();

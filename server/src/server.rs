@@ -108,8 +108,8 @@ pub(crate) struct App {
     public_url: Option<Url>,
     pub(crate) admission: Admission,
     trusted_proxies: Vec<IpNet>,
-    /// Whether this server ends TLS itself.
-    tls: bool,
+    /// The certificate, where this server ends TLS itself.
+    pub(crate) certs: Option<Arc<ServerCerts>>,
     /// The server stops: no new work.
     pub(crate) draining: CancellationToken,
     /// No caller is connected any more, nor will be.
@@ -134,7 +134,7 @@ impl App {
             return url[..url::Position::BeforePath].to_owned();
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-        format!("{}://{host}", if self.tls { "https" } else { "http" })
+        format!("{}://{host}", if self.certs.is_some() { "https" } else { "http" })
     }
 }
 
@@ -164,7 +164,7 @@ impl Server {
             model_figures: config.model_figures,
             started: SystemTime::now(),
             trusted_proxies: config.trusted_proxies,
-            tls: tls.is_some(),
+            certs: tls.clone(),
             draining: CancellationToken::new(),
             deserted: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -218,7 +218,7 @@ impl Server {
     /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { app, socket, holder, address, listener, admin, provider, watch } = self;
-        info!(addr = %address, tls = app.tls, passed = holder == Holder::ServiceManager, "listening");
+        info!(addr = %address, tls = app.certs.is_some(), passed = holder == Holder::ServiceManager, "listening");
         // All end with this function, whatever they are at.
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
         let _followed = provider.map(|provider| AbortOnDropHandle::new(tokio::spawn(provider.run())));

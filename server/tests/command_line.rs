@@ -59,7 +59,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert!(check(&[], "check --config tunneld.toml").contains("http://127.0.0.1:1,"));
     assert!(check(&environment, "check").contains("http://127.0.0.1:2,"));
     assert!(check(&environment, "check --listen 127.0.0.1:3").contains("http://127.0.0.1:3,"));
-    assert!(check(&environment, "check").contains("stall timeout   1s\n"));
+    assert!(check(&environment, "check").contains("stall timeout     1s\n"));
 }
 
 #[test]
@@ -71,8 +71,12 @@ fn an_empty_variable_is_none() {
 #[test]
 fn a_switch_can_be_taken_back() {
     let shell = Shell::with(&[("TUNNELD_REQUIRE_SCOPE", "yes")]);
-    assert!(shell.result("check --config tunneld.toml").contains("allows none"));
-    assert!(shell.result("check --config tunneld.toml --require-scope=false").contains("allows connect and proxy"));
+    assert!(shell.result("check --config tunneld.toml").contains("allows nothing"));
+    assert!(
+        shell
+            .result("check --config tunneld.toml --require-scope=false")
+            .contains("allows to connect and to send requests")
+    );
 }
 
 #[test]
@@ -146,7 +150,20 @@ fn certificates_serve_at_once_and_are_not_replaced_by_accident() {
     let files = shell.result("certs --out certs --host localhost");
     assert!(files.lines().all(|file| Path::new(shell.dir.path()).join(file).exists()), "{files}");
     let tls = "--tls-cert certs/server.pem --tls-key certs/server-key.pem --jwt-secret-file secret";
-    assert!(shell.result(&format!("check {tls}")).contains("https://0.0.0.0:8443"));
+    let report = shell.result(&format!("check {tls} --public-url https://other.example"));
+    for part in [
+        "https://0.0.0.0:8443,",
+        "  for             localhost\n",
+        " days left\n",
+        "(HS256)",
+        "Worth a thought\n",
+        "is not for other.example",
+        "longer than 30s are cut",
+        "no --admin-listen",
+    ] {
+        assert!(report.contains(part), "{part} is not in {report}");
+    }
+    assert!(report.lines().all(|line| line.chars().count() <= 120), "{report}");
     assert!(shell.mistake("certs --out certs").contains("--force"));
     shell.result("certs --out certs --force");
     assert!(shell.mistake("certs --out other --host https://x").starts_with("error: --host: "));
