@@ -208,3 +208,13 @@ fn one_file_may_hold_both() {
     fs::write(&both, fs::read_to_string(&files.key).unwrap() + &fs::read_to_string(&files.cert).unwrap()).unwrap();
     ServerCerts::load(&both, &both).unwrap();
 }
+
+#[tokio::test]
+async fn the_end_of_a_certificate_is_found_in_it() {
+    let (_dir, files) = made(&["localhost"]);
+    let seen = handshake(server(&files), trusting(&files), "localhost").await.unwrap();
+    let end = OffsetDateTime::from(client::not_after(&seen.certificate.into()).unwrap());
+    let days = (end - OffsetDateTime::now_utc()).whole_days();
+    assert!((820..=824).contains(&days), "{end}");
+    assert_eq!(client::not_after(&b"no certificate".to_vec().into()), None);
+}

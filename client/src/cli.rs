@@ -31,7 +31,8 @@ Begin here, with a token from the server's owner (tunneld token --user NAME --se
   tunnel service install --token-file token   the same in the background, from now on
   tunnel status                               how it is doing
 
-Where the server has an identity provider, sign in instead:  tunnel login --server https://tunnel.example.com
+Where the server has an identity provider, sign in instead:
+  tunnel login --server https://tunnel.example.com
 
 On the other side, for a program that cannot send a token:
   tunnel forward --token-file key             http://127.0.0.1:11434 there is then the Ollama here

@@ -98,9 +98,10 @@ impl Connector {
         let (host, port) = host_and_port(url);
         let proxy = self.proxies.for_server(url).map_err(ConnectError::NoProxy)?;
         let (to, to_port) = proxy.map_or((host, port), crate::proxy::Proxy::address);
-        let stream = TcpStream::connect((to, to_port))
-            .await
-            .map_err(|error| ConnectError::Tcp(authority(to, to_port), error))?;
+        let stream = TcpStream::connect((to, to_port)).await.map_err(|error| {
+            let which = if proxy.is_some() { "the proxy " } else { "" };
+            ConnectError::Tcp(format!("{which}{}", authority(to, to_port)), error)
+        })?;
         net::tune(&stream);
         match proxy {
             Some(proxy) => Ok(proxy.tunnel(stream, &authority(host, port)).await?),

@@ -140,7 +140,7 @@ async fn accepted(asking: &Asking, token: &Token) -> Finding {
     let user = claims.subject.as_deref().unwrap_or("nobody");
     let said = match left {
         Some(Duration::ZERO) => format!("of {user}, expired, scope: {scope}"),
-        Some(left) => format!("of {user}, for {}, scope: {scope}", humantime::format_duration(whole_hours(left))),
+        Some(left) => format!("of {user}, for {}, scope: {scope}", rough(left)),
         None => format!("of {user}, scope: {scope}"),
     };
     match asking.get("/api/tunnel/status", Some(token)).await {
@@ -162,12 +162,14 @@ async fn accepted(asking: &Asking, token: &Token) -> Finding {
     }
 }
 
-/// Nobody wants to read `89days 23h 59m 58s`.
-fn whole_hours(duration: Duration) -> Duration {
+/// In one unit: `89 days`, `11 hours`, `5 minutes`.
+fn rough(duration: Duration) -> String {
     const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
     match duration.as_secs() {
-        seconds @ 0..HOUR => Duration::from_secs(seconds),
-        seconds => Duration::from_secs(seconds / HOUR * HOUR),
+        seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
+        seconds if seconds >= 2 * HOUR => format!("{} hours", seconds / HOUR),
+        seconds => format!("{} minutes", seconds / 60),
     }
 }
 
@@ -253,6 +255,12 @@ mod tests {
         assert_eq!(found(&[800, 800, 801, 801, 801]), Verdict::Bad);
         assert_eq!(found(&[400, 400, 400, 800, 800]), Verdict::Doubtful);
         assert_eq!(found(&[]), Verdict::Bad);
+    }
+
+    #[test]
+    fn what_is_left_of_a_token() {
+        let rough = |seconds| rough(Duration::from_secs(seconds));
+        assert_eq!([rough(90 * 86_400 - 1), rough(43_199), rough(200)], ["89 days", "11 hours", "3 minutes"]);
     }
 
     #[test]

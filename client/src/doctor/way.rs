@@ -30,7 +30,11 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) -
         Ok(Ok(addresses)) => {
             let mut addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
             addresses.dedup();
-            tell(Finding::good("dns", format!("{host} is {}", addresses.join(", "))));
+            let found = match &addresses[..] {
+                [itself] if itself == host => format!("{host} needs none"),
+                addresses => format!("{host} is {}", addresses.join(", ")),
+            };
+            tell(Finding::good("dns", found));
         }
         Ok(Err(error)) => {
             tell(
@@ -86,7 +90,11 @@ fn tls(server: &Url, transport: &Transport, took: u128) -> Finding {
             Finding::doubtful("tls", "none: everyone on the way can read the token", "use https://")
         };
     };
-    let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS",
+    };
     let until = session.peer_certificates().and_then(|chain| tunnel_certs::client::not_after(chain.first()?));
     let host = server.host_str().unwrap_or_default();
     let Some(until) = until else {

@@ -38,7 +38,8 @@ impl Recipes {
         let mut line = |name: &str, recipe: &str| {
             writeln!(text, "  {name:<8}{recipe}").expect("a String takes everything");
         };
-        line("token", &format!("TOKEN=$({})    # on the server: callers need their own", self.mint(&connected.user)));
+        line("token", &format!("TOKEN=$({})", self.mint(&connected.user)));
+        line("", "# on the server: callers need their own");
         line("curl", &format!("curl -H \"Authorization: Bearer $TOKEN\" {server}/api/tags"));
         line("Ollama", &format!("export OLLAMA_HOST={server}/t/$TOKEN"));
         line("OpenAI", &format!("export OPENAI_BASE_URL={server}/v1 OPENAI_API_KEY=$TOKEN"));
@@ -82,7 +83,8 @@ mod tests {
         let expected = "
   https://tunnel.example.com  \u{2192}  http://127.0.0.1:11434
 
-  token   TOKEN=$(tunneld token --user bob --scope infer)    # on the server: callers need their own
+  token   TOKEN=$(tunneld token --user bob --scope infer)
+          # on the server: callers need their own
   curl    curl -H \"Authorization: Bearer $TOKEN\" https://tunnel.example.com/api/tags
   Ollama  export OLLAMA_HOST=https://tunnel.example.com/t/$TOKEN
   OpenAI  export OPENAI_BASE_URL=https://tunnel.example.com/v1 OPENAI_API_KEY=$TOKEN

@@ -166,7 +166,8 @@ impl Status {
         };
         let mut parts = Vec::new();
         if self.upstream_down {
-            parts.push(format!("{} down", config::origin(&self.recipes.upstream)));
+            let upstream = &self.recipes.upstream;
+            parts.push(format!("{} down", &upstream[url::Position::BeforeHost..url::Position::AfterPort]));
         }
         if matches!(self.phase, Phase::Online { .. } | Phase::Draining) {
             parts.extend(self.running(requests));
@@ -276,7 +277,7 @@ mod tests {
         );
         status.apply(connected(), now);
         assert_eq!(status.line(now, 80, &[]).0, Mood::Bad);
-        assert!(status.line(now, 80, &[]).1.contains("http://127.0.0.1:11434 down"));
+        assert!(status.line(now, 80, &[]).1.contains("127.0.0.1:11434 down"));
         assert_eq!(status.apply(Event::UpstreamUp, now).len(), 1);
         assert_eq!(status.apply(Event::UpstreamUp, now).len(), 0);
         assert_eq!(status.line(now, 80, &[]).0, Mood::Good);
@@ -309,7 +310,7 @@ mod tests {
         assert_eq!(line(&status, 78, &request), all);
         assert_eq!(line(&status, 38, &request), "online 0s \u{b7} 8 served \u{b7} rtt 23 ms");
         status.apply(Event::UpstreamDown { error: "refused".into() }, now);
-        assert_eq!(line(&status, 42, &request), "online 0s \u{b7} http://127.0.0.1:11434 down");
+        assert_eq!(line(&status, 38, &request), "online 0s \u{b7} 127.0.0.1:11434 down");
     }
 
     #[test]
