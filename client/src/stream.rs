@@ -12,12 +12,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::{
     sync::oneshot,
-    time::{sleep, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 use tracing::{Instrument, debug, debug_span};
 use tunnel_frame::{
-    Abort, AbortCode, BodySize, Cut, Frame, FrameReader, FrameWriter, RequestHead, ResponseHead, Stream, Watcher,
-    limits, policy::Policy,
+    Abort, AbortCode, BodySize, Cut, Frame, FrameError, FrameReader, FrameWriter, RequestHead, ResponseHead, Stream,
+    Watcher, limits, policy::Policy,
 };
 
 use crate::{
@@ -33,8 +33,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The server enforces the deadline and resets the stream. This much later it is enforced here, in case it does not.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 
+/// How long the accept waits for an answer to leave with: yamux allows 256 streams that are not acknowledged, and the
+/// server takes it as a sign of life, so it must leave long before an upstream that thinks answers.
+const ACCEPT_AFTER: Duration = Duration::from_millis(2);
+
 /// How long a stream may take to bring its head.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why it cannot fail to queue a frame of these.
+const ALWAYS: &str = "a frame of this size is always accepted";
 
 /// What every stream needs.
 pub(crate) struct Service {
@@ -56,15 +63,11 @@ pub(crate) enum Outcome {
 /// Answers one stream.
 pub(crate) async fn serve(service: Arc<Service>, stream: Stream, board: &Board) -> Outcome {
     let (mut reader, mut writer) = stream.split();
-    // At once, long before the upstream answers: yamux allows 256 streams that are not acknowledged, and the server
-    // takes it as a sign of life.
-    if writer.send(&Frame::Accept).await.is_err() {
-        return Outcome::Cut;
-    }
-    let head = match timeout(HEAD_WITHIN, reader.frame()).await {
-        Ok(Ok(Some(Frame::Request(head)))) => *head,
-        Ok(Ok(None)) => return Outcome::Cut,
-        Ok(Ok(Some(_)) | Err(_)) | Err(_) => {
+    writer.queue(&Frame::Accept).expect(ALWAYS);
+    let head = match first_frame(&mut reader, &mut writer).await {
+        Ok(Some(Frame::Request(head))) => head,
+        Ok(None) => return Outcome::Cut,
+        Ok(Some(_)) | Err(_) => {
             let abort = Abort::new(AbortCode::BadRequest, "a stream must begin with a request head");
             return fail(&mut writer, abort).await;
         }
@@ -86,6 +89,32 @@ pub(crate) async fn serve(service: Arc<Service>, stream: Stream, board: &Board) 
     };
     running.finish(&outcome);
     outcome
+}
+
+/// The frame that a stream begins with; mostly it came with the stream.
+async fn first_frame(reader: &mut FrameReader, writer: &mut FrameWriter) -> Result<Option<Frame>, NoFrame> {
+    if let Some(frame) = reader.frame().now_or_never() {
+        return Ok(frame?);
+    }
+    if writer.flush().await.is_err() {
+        return Ok(None);
+    }
+    Ok(timeout(HEAD_WITHIN, reader.frame()).await??)
+}
+
+/// Nothing that could be a request came, or not in time.
+struct NoFrame;
+
+impl From<FrameError> for NoFrame {
+    fn from(_: FrameError) -> Self {
+        Self
+    }
+}
+
+impl From<Elapsed> for NoFrame {
+    fn from(_: Elapsed) -> Self {
+        Self
+    }
 }
 
 /// Why an exchange ended early.
@@ -116,7 +145,7 @@ async fn fail(writer: &mut FrameWriter, abort: Abort) -> Outcome {
 
 async fn exchange(
     service: &Service,
-    mut head: RequestHead,
+    mut head: Box<RequestHead>,
     reader: FrameReader,
     writer: &mut FrameWriter,
     progress: &Progress,
@@ -127,7 +156,7 @@ async fn exchange(
     let method = head.method.clone();
     let expects_continue = head.headers.remove(header::EXPECT).is_some();
     let mut watch = Watch { probe: reader.watcher(), reader: None, finished: None };
-    let (body, begun) = if matches!(head.body, BodySize::Empty | BodySize::Known(0)) {
+    let (body, mut begun) = if matches!(head.body, BodySize::Empty | BodySize::Known(0)) {
         watch.reader = Some(reader);
         (RequestBody::empty(), None)
     } else {
@@ -136,23 +165,37 @@ async fn exchange(
         (body, expects_continue.then_some(begun))
     };
     let response = {
-        let mut sending = std::pin::pin!(service.upstream.send(head, body));
-        if let Some(begun) = begun {
+        let mut sending = std::pin::pin!(service.upstream.send(*head, body));
+        let mut accept = std::pin::pin!(sleep(ACCEPT_AFTER));
+        let mut accepted = false;
+        loop {
             tokio::select! {
                 biased;
+                response = &mut sending => break response?,
                 () = watch.cut() => return Err(Failure::Cut),
-                Ok(()) = begun => writer.send(&Frame::Continue).await.map_err(|_| Failure::Cut)?,
-                // Answered without a look at the body.
-                response = &mut sending => return relay(&service.upstream, &method, response?, &mut watch, writer, progress).await,
+                () = has_begun(&mut begun) => {
+                    writer.send(&Frame::Continue).await.map_err(|_| Failure::Cut)?;
+                }
+                () = &mut accept, if !accepted => {
+                    accepted = true;
+                    writer.flush().await?;
+                }
             }
-        }
-        tokio::select! {
-            biased;
-            response = sending => response?,
-            () = watch.cut() => return Err(Failure::Cut),
         }
     };
     relay(&service.upstream, &method, response, &mut watch, writer, progress).await
+}
+
+/// Waits until the upstream takes the first bytes of a body; for ever if that is not asked for, or never happens.
+async fn has_begun(begun: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(receiver) = begun {
+        let has_begun = receiver.await.is_ok();
+        *begun = None;
+        if has_begun {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Relays a response as it comes. What is ready together leaves together; nothing waits for more.
@@ -200,7 +243,7 @@ async fn relay(
                 return Err(Abort::new(AbortCode::UpstreamError, innermost(&error)).into());
             }
             None => {
-                writer.queue(&Frame::End).expect("an end frame is always accepted");
+                writer.queue(&Frame::End).expect(ALWAYS);
                 return Ok(writer.flush().await?);
             }
         }
@@ -210,7 +253,7 @@ async fn relay(
 /// Queues a small piece behind what is already queued; sends when there is a chunk's worth.
 async fn send_data(writer: &mut FrameWriter, bytes: Bytes) -> Result<(), Cut> {
     if bytes.len() + writer.queued() < limits::CHUNK_SENT && !bytes.is_empty() {
-        writer.queue(&Frame::Chunk(bytes)).expect("a chunk of this size is always accepted");
+        writer.queue(&Frame::Chunk(bytes)).expect(ALWAYS);
         return Ok(());
     }
     writer.send_bytes(bytes).await

@@ -185,8 +185,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             return Ok(false);
         }
         let mut state = self.session.shared.lock();
-        let wanted = state.waiting + if state.busy { limits::SPARE_STREAMS } else { 0 };
         let before = state.spare.len();
+        let wanted = state.waiting + if state.busy { limits::SPARE_STREAMS } else { 0 };
+        // Several at a time, so that not every turn opens one.
+        if before >= state.waiting && 2 * before >= wanted {
+            return Ok(false);
+        }
         while state.spare.len() < wanted {
             match self.yamux.poll_new_outbound(cx) {
                 Poll::Ready(Ok(stream)) => state.spare.push_back(stream),

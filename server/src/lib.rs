@@ -3,7 +3,7 @@
 //! A request's way through the modules, top to bottom:
 //!
 //! ```text
-//! listener  accept, TLS, HTTP/1.1 and HTTP/2
+//! listener  accept, TLS, HTTP/1.1 and HTTP/2                     (on the threads of workers)
 //!   edge    routes, checks, credentials, errors, headers in both directions, CORS, access log
 //!     auth      whose token is this, and what may it do            (knows no HTTP server)
 //!     registry  which desktop of that user                         (knows no HTTP server)
@@ -34,3 +34,4 @@ pub mod reload;
 pub mod server;
 mod sockets;
 mod tunnel;
+mod workers;

@@ -4,7 +4,13 @@
 
 mod quiet;
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream as StdStream},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use hyper::{Request, body::Incoming, service::service_fn};
@@ -24,7 +30,7 @@ use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
 use self::quiet::{Activity, Counted};
-use crate::{admission::Place, edge, patience::Patient, server::App, sockets::Holder};
+use crate::{admission::Place, edge, patience::Patient, server::App, sockets::Holder, workers::Workers};
 
 /// TLS handshake, the first request of a connection, and each request head.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -65,8 +71,9 @@ pub(crate) struct Listener {
     http2: auto::Builder<TokioExecutor>,
 }
 
-/// The connections of callers, and the sign for them to end.
+/// The connections of callers, who serves them, and the sign for them to end.
 struct Callers {
+    workers: Arc<Workers>,
     connections: TaskTracker,
     /// No new ones are taken any more.
     closing: CancellationToken,
@@ -101,8 +108,13 @@ impl Listener {
 
     /// Accepts until the server drains and its desktops have gone elsewhere. Connections go on as tasks of the server;
     /// what is returned ends with the last of them.
-    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, holder: Holder) -> impl Future<Output = ()> {
-        let callers = Callers { connections: TaskTracker::new(), closing: CancellationToken::new() };
+    pub(crate) async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        holder: Holder,
+        workers: Arc<Workers>,
+    ) -> impl Future<Output = ()> {
+        let callers = Callers { workers, connections: TaskTracker::new(), closing: CancellationToken::new() };
         {
             let mut stop = pin!(self.nobody_needs_us(holder));
             let mut exhausted = false;
@@ -120,11 +132,13 @@ impl Listener {
                         if std::mem::take(&mut exhausted) {
                             info!("accepting connections again");
                         }
-                        if let Some(place) = self.app.admission.connection(peer.ip(), room) {
-                            self.start(stream, peer, place, &callers);
-                        } else {
-                            self.app.metrics.rejected_handshake("address_limit");
-                            debug!(%peer, "too many connections of this address");
+                        match (self.app.admission.connection(peer.ip(), room), stream.into_std()) {
+                            (Some(place), Ok(stream)) => self.start(stream, peer, place, &callers),
+                            (None, _) => {
+                                self.app.metrics.rejected_handshake("address_limit");
+                                debug!(%peer, "too many connections of this address");
+                            }
+                            (_, Err(error)) => debug!(%peer, %error, "a connection was gone at once"),
                         }
                     }
                     Err(error) if is_of_the_peer(&error) => {
@@ -163,23 +177,22 @@ impl Listener {
         while let Ok((stream, peer)) = listener.accept() {
             let Some(room) = self.app.admission.connections.room().now_or_never() else { return };
             let place = self.app.admission.connection(peer.ip(), room);
-            if let (Some(place), Ok(())) = (place, stream.set_nonblocking(true))
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
+            if let (Some(place), Ok(())) = (place, stream.set_nonblocking(true)) {
                 self.start(stream, peer, place, callers);
             }
         }
     }
 
-    fn start(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place, callers: &Callers) {
+    fn start(self: &Arc<Self>, stream: StdStream, peer: SocketAddr, place: Place, callers: &Callers) {
         // On a socket for both families IPv4 is written as IPv6: ::ffff:192.0.2.1.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         _ = stream.set_nodelay(true);
-        let served = Arc::clone(self).serve(stream, peer, callers.closing.clone());
-        self.app.tasks.spawn(callers.connections.track_future(async move {
-            served.await;
-            drop(place);
-        }));
+        let (listener, closing) = (Arc::clone(self), callers.closing.clone());
+        let (serving, connected) = (self.app.tasks.token(), callers.connections.token());
+        callers.workers.serve(stream, move |stream| async move {
+            listener.serve(stream, peer, closing).await;
+            drop((place, connected, serving));
+        });
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {

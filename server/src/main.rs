@@ -30,7 +30,7 @@ fn run(task: Task) -> Result<(), Exit> {
     };
     // Each connection is a file. What the system allows at most is what it allows; the rest waits.
     let _as_it_is = rlimit::increase_nofile_limit(rlimit::INFINITY);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Exit::failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Exit::failed)?;
     let served = runtime.block_on(served(*serve));
     // A second signal ends at once, whatever still blocks.
     runtime.shutdown_background();

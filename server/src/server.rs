@@ -42,6 +42,7 @@ use crate::{
     registry::{Registry, RegistryLimits},
     reload::{Reloader, Watch},
     sockets::{Holder, Sockets},
+    workers::Workers,
 };
 
 /// How long streams may go on after the server was told to stop, and then what is left of them is cut.
@@ -54,6 +55,7 @@ pub struct Server {
     holder: Holder,
     address: SocketAddr,
     listener: Arc<Listener>,
+    workers: Arc<Workers>,
     admin: Option<Admin>,
     provider: Option<Provider>,
     watch: Watch,
@@ -91,6 +93,9 @@ pub enum StartError {
     /// `--cors-origin`.
     #[error("--cors-origin: {0}")]
     Cors(#[from] CorsOriginError),
+    /// The system gives no more threads.
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    Threads(io::Error),
 }
 
 /// What all requests and tunnels share.
@@ -188,8 +193,9 @@ impl Server {
         if let Some(admin) = &admin {
             watch.admin_token(admin);
         }
+        let workers = Arc::new(Workers::start().map_err(StartError::Threads)?);
         let listener = Listener::new(Arc::clone(&app), tls.map(|certs| certs.config()));
-        Ok(Self { app, socket, holder, address, listener, admin, provider, watch })
+        Ok(Self { app, socket, holder, address, listener, workers, admin, provider, watch })
     }
 
     /// Where it listens.
@@ -217,14 +223,13 @@ impl Server {
 
     /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { app, socket, holder, address, listener, admin, provider, watch } = self;
+        let Self { app, socket, holder, address, listener, workers, admin, provider, watch } = self;
         info!(addr = %address, tls = app.certs.is_some(), passed = holder == Holder::ServiceManager, "listening");
         // All end with this function, whatever they are at.
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
         let _followed = provider.map(|provider| AbortOnDropHandle::new(tokio::spawn(provider.run())));
         let _administered = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.run())));
-        // As a task of its own: inside `block_on` each accepted connection would cross threads.
-        let accepting = tokio::spawn(listener.accept(socket, holder));
+        let accepting = tokio::spawn(listener.accept(socket, holder, Arc::clone(&workers)));
         shutdown.await;
         info!(tunnels = app.registry.count(), "draining");
         app.registry.drain();

@@ -117,7 +117,8 @@ async fn route(
     let uri_path = request.uri().path();
     match uri_path {
         tunnel::PATH => {
-            let accepted = tunnel::accept(app, request, access).await;
+            // In a box, like the way through the tunnel below: each call of a function moves its whole state.
+            let accepted = Box::pin(tunnel::accept(app, request, access)).await;
             let refused = |refusal: &Refusal| app.metrics.rejected_handshake(refusal.code().as_str());
             return accepted.inspect_err(refused).map(Answer::Ours);
         }
@@ -156,7 +157,7 @@ async fn route(
         // The Ollama CLI asks this before each command, and shows nothing of an error.
         return Ok(Answer::Ours(Response::new(Bytes::new())));
     }
-    let response = forward::forward(app, &identity, parts, body, capability, path, access).await?;
+    let response = Box::pin(forward::forward(app, &identity, parts, body, capability, path, access)).await?;
     Ok(Answer::Forwarded(Box::new(response)))
 }
 
