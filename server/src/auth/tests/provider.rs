@@ -228,8 +228,10 @@ async fn unknown(published: &Published, times: &AtomicUsize) -> Result<(), AuthE
 async fn t15_an_unknown_key_asks_once_and_waits_for_the_answer() {
     let (published, times) = (Published::new(), AtomicUsize::new(0));
     published.are(Freshness::Aged);
+    let asked =
+        async || tokio::time::timeout(Duration::from_secs(60), published.one_missing()).await.expect("asked for");
     let fetching = async {
-        published.one_missing().await;
+        asked().await;
         published.are(Freshness::Coming);
         tokio::time::sleep(Duration::from_secs(3)).await;
         published.are(Freshness::Fresh);
@@ -240,7 +242,7 @@ async fn t15_an_unknown_key_asks_once_and_waits_for_the_answer() {
     // While they are fresh, at once; and not forgotten.
     let verdict = futures_util::FutureExt::now_or_never(unknown(&published, &times));
     assert_eq!(verdict, Some(Err(AuthError::KeyUnknown)));
-    published.one_missing().await;
+    asked().await;
 }
 
 #[tokio::test(start_paused = true)]
