@@ -393,9 +393,8 @@ test("t60: what a model says is text", async () => {
 
 test("t59: the policy stops what is not ours, even if it got in", async () => {
     const page = await signedIn();
-    const added = await page.evaluate(async () => {
+    const added = await page.evaluate(async (elsewhere) => {
         const violations = [];
-        document.addEventListener("securitypolicyviolation", (event) => violations.push(event.effectiveDirective));
         try {
             document.body.innerHTML = "<img src=x onerror=alert(1)>";
         } catch (error) {
@@ -408,9 +407,9 @@ test("t59: the policy stops what is not ours, even if it got in", async () => {
         } catch (error) {
             violations.push(error.name);
         }
-        await fetch("https://evil.example/").catch(() => violations.push("fetch"));
+        await fetch(elsewhere, { mode: "no-cors" }).catch(() => violations.push("fetch"));
         return { violations, hacked: globalThis.hacked };
-    });
+    }, `${model.url}/api/tags`);
     assert.equal(added.hacked, undefined);
     assert.ok(added.violations.includes("TypeError") && added.violations.includes("fetch"), added.violations.join());
     const frame = await nextTab();
