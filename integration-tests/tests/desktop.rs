@@ -103,7 +103,8 @@ async fn the_service_is_installed_with_its_settings_and_without_its_token() {
     let path = format!("{}:/usr/bin:/bin", shop.arg("bin"));
     let service = async |args: &[&str]| {
         let mut tunnel = command("tunnel");
-        tunnel.env("PATH", &path).env("XDG_CONFIG_HOME", shop.path("config")).env("TUNNEL_TOKEN", &bearer);
+        tunnel.env_remove("TUNNEL_NO_REPORT_MODELS").env("PATH", &path);
+        tunnel.env("XDG_CONFIG_HOME", shop.path("config")).env("TUNNEL_TOKEN", &bearer);
         run_command(tunnel.arg("service").args(args)).await
     };
     let asked = || fs::read_to_string(shop.path("bin/asked")).unwrap_or_default();

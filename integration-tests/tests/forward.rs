@@ -89,6 +89,22 @@ async fn a_program_without_token_and_ca_is_served_as_it_streams() {
 }
 
 #[tokio::test]
+async fn who_leaves_before_the_answer_frees_the_upstream() {
+    let world = Setup::new().start().await;
+    let port = Port::to(&world).await;
+    let mut played = world.ollama().play("/api/chat");
+    let call = tokio::spawn({
+        let caller = port.caller();
+        async move { caller.post("/api/chat", body::full("{}")).await }
+    });
+    let mut exchange = played.next().await;
+    exchange.read_all().await.unwrap();
+    assert!(!exchange.caller_has_left());
+    call.abort();
+    exchange.caller_leaves().await;
+}
+
+#[tokio::test]
 async fn bulk_passes_undamaged_in_both_directions() {
     const LENGTH: u64 = 5_000_000;
     let world = Setup::new().start().await;
