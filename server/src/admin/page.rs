@@ -41,7 +41,7 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
         html,
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<meta http-equiv=\"refresh\" content=\"10\">\n\
-         <title>tunneld: {} desktops</title>\n<style>{STYLE}</style>\n\
+         <title>tunneld, desktops: {}</title>\n<style>{STYLE}</style>\n\
          <h1>tunneld {}</h1>\n<p>{state}, up for {}</p>",
         tunnels.len(),
         env!("CARGO_PKG_VERSION"),
@@ -83,7 +83,8 @@ fn row(html: &mut String, tunnel: &Tunnel) -> fmt::Result {
     let rtt = tunnel.session.rtt().map_or(String::new(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
     let upstream = tunnel.models().map_or(String::new(), |offers| {
         let count = offers.models.len() + offers.left_out as usize;
-        format!("{} {count} models", Text(&offers.version.unwrap_or_default()))
+        let version = offers.version.map_or(String::new(), |version| format!("{}, ", Text(&version)));
+        format!("{version}models: {count}")
     });
     writeln!(
         html,

@@ -153,7 +153,11 @@ fn identities(config: &Config) -> Vec<(&'static str, String)> {
 
 fn bounds(limits: &Limits) -> Vec<(&'static str, String)> {
     let time = humantime::format_duration;
-    let deadline = format!("{}, {} if a request asks", time(limits.stream_deadline), time(limits.max_stream_deadline));
+    let mut deadline = time(limits.stream_deadline).to_string();
+    if limits.max_stream_deadline > limits.stream_deadline {
+        write!(deadline, ", {} if a request asks", time(limits.max_stream_deadline))
+            .expect("a String takes everything");
+    }
     let per_user = format!("{} desktops, {} requests", limits.max_tunnels_per_user, limits.max_streams_per_user);
     let in_all = format!("{}, {} of one address", limits.max_connections, limits.max_connections_per_address);
     let body = limits.max_body.map_or("no limit".to_owned(), |bytes| ByteSize(bytes).to_string());
@@ -176,7 +180,7 @@ fn operation(config: &Config) -> Vec<(&'static str, String)> {
     vec![
         ("admin interface", admin.unwrap_or("none".into())),
         ("revocations", kept.unwrap_or("lost at a restart".into())),
-        ("figures of models", figures.to_owned()),
+        ("model figures", figures.to_owned()),
     ]
 }
 
