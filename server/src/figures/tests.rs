@@ -1,3 +1,5 @@
+//! Figures read off answers of each kind, whole, in pieces, and hostile.
+
 use proptest::prelude::*;
 
 use super::*;
