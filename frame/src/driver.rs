@@ -1,8 +1,8 @@
 //! The task that owns a tunnel's I/O: it reads, writes, opens streams, keeps the heartbeat and closes.
 //!
 //! One turn of the driver: let yamux read and write, hand on what arrived, do what the handle asked, look at the
-//! clock, and then send everything that was written as ONE message. On a busy tunnel it first lets the other tasks run
-//! once, so that what they write in answer to this turn leaves in the same message.
+//! clock, and then send everything that was written as ONE message. It is woken behind the tasks that are ready, on a
+//! runtime that keeps their order; what they write until its turn comes leaves in the same message.
 
 use std::{
     collections::VecDeque,
@@ -54,8 +54,6 @@ pub struct Driver<T> {
     pipe: PipeHandle<T>,
     yamux: yamux::Connection<PipeHandle<T>>,
     heartbeat: Heartbeat,
-    /// The other tasks have had their turn since something was written.
-    yielded: bool,
     /// A ping that the socket did not take yet.
     ping_due: bool,
 }
@@ -83,7 +81,6 @@ where
         yamux: yamux::Connection::new(pipe.clone(), config, mode),
         pipe,
         heartbeat: Heartbeat::new(),
-        yielded: false,
         ping_due: true, // the first ping measures the round trip
     };
     (session, driver)
@@ -122,13 +119,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             if !self.pipe.lock().has_output() {
                 return Poll::Pending;
             }
-            // With few streams there is nothing to wait for.
-            if !self.yielded && self.session.streams() >= limits::GATHER_FROM {
-                self.yielded = true;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.yielded = false;
             match ready!(self.pipe.lock().poll_send(cx)) {
                 Err(error) => return Poll::Ready(Ended::lost(&error)),
                 // yamux waits for the room that there is now.

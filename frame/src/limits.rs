@@ -51,10 +51,6 @@ pub const SPARE_STREAMS: usize = 8;
 /// Largest chunk that is sent, header included, in bytes: four yamux frames.
 pub const CHUNK_SENT: usize = 16 * 1024;
 
-/// Streams from which on a driver waits one turn of its runtime for more to send. With fewer, the wait costs more than
-/// a second write.
-pub const GATHER_FROM: usize = 4;
-
 /// Largest payload of any frame inside a stream that is accepted, in bytes.
 pub const FRAME_ACCEPTED: usize = 64 * 1024;
 
