@@ -105,6 +105,23 @@ async fn t45_refused_newcomers_do_not_push_a_live_desktop_out() {
 }
 
 #[tokio::test]
+async fn t44_refused_newcomers_take_no_room_from_others() {
+    let world = Setup::new().server(|config| config.limits.max_tunnels_per_user = 1).start().await;
+    let caller = world.caller();
+    // More than the server takes at once and in the meantime, if it counted them.
+    let knocks = (0..4).map(|_| async {
+        let mut connection = caller.connect(Protocol::Http1).await;
+        for _ in 0..1000 {
+            let reply = connection.send(handshake::request(&caller, "second")).await;
+            assert_eq!(reply.error(), (409, "tunnel_limit"));
+            reply.bytes().await;
+        }
+    });
+    join_all(knocks).await;
+    assert_eq!(handshake::knock(&world.caller_for("bob"), "desktop").await.status(), 101);
+}
+
+#[tokio::test]
 async fn a_desktop_that_changes_its_user_leaves_the_old_one() {
     let world = Setup::new().without_desktop().start().await;
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -36,6 +36,7 @@ use tracing::{debug, info, warn};
 pub use self::token::{AdminToken, AdminTokenError};
 use crate::{
     config::AdminConfig,
+    patience::Patient,
     server::{App, sentence},
     sockets::Sockets,
 };
@@ -151,7 +152,8 @@ impl Admin {
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(BUFFER);
-        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        let stream = TokioIo::new(Patient::new(stream, HEAD_WITHIN));
+        if let Err(error) = http.serve_connection(stream, service).await {
             debug!(%peer, %error, "admin connection ended");
         }
     }

@@ -20,11 +20,15 @@ use crate::config::Limits;
 const TUNNELS_PER_SECOND: u32 = 500;
 const TUNNELS_AT_ONCE: u32 = 1000;
 
+/// Looks by `tunnel doctor` at a time. They last seconds, and are counted nowhere else.
+const PROBES: usize = 32;
+
 /// All that is bounded before anybody is known.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) connections: Arc<Connections>,
     pub(crate) tunnels: Rate,
+    probes: Arc<Semaphore>,
     /// Peers that stand for many.
     proxies: Vec<IpNet>,
     /// Every peer is a proxy: there is no TLS here.
@@ -36,9 +40,15 @@ impl Admission {
         Self {
             connections: Connections::new(limits.max_connections, limits.max_connections_per_address),
             tunnels: Rate::new(TUNNELS_PER_SECOND, TUNNELS_AT_ONCE),
+            probes: Arc::new(Semaphore::new(PROBES)),
             proxies,
             behind_proxy,
         }
+    }
+
+    /// A place for one look, given back on drop; `None` if there are as many as may be.
+    pub(crate) fn probe(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.probes).try_acquire_owned().ok()
     }
 
     /// A place for a connection of this peer; `None` if it has as many as it may.
@@ -172,6 +182,16 @@ mod tests {
         assert!(connections.admit(address("192.0.2.2"), room().await).is_some());
         drop(one);
         assert!(connections.admit(address("192.0.2.1"), room().await).is_some());
+    }
+
+    #[test]
+    fn t44_looks_are_few_at_a_time() {
+        let limits = Limits { max_connections: 1, ..Limits::default() };
+        let admission = Admission::new(&limits, Vec::new(), false);
+        let mut places: Vec<_> = (0..PROBES).map(|_| admission.probe().unwrap()).collect();
+        assert!(admission.probe().is_none());
+        places.pop();
+        assert!(admission.probe().is_some());
     }
 
     #[tokio::test]

@@ -68,17 +68,22 @@ pub(crate) async fn accept(
     if app.is_draining() {
         return Err(ErrorCode::Draining.into());
     }
-    if !app.admission.tunnels.admit() {
-        return Err(ErrorCode::Overloaded.into());
-    }
     let desktop = Desktop::of(&identity, request.headers())?;
     let url = app.public_url(request.headers());
     if request.headers().contains_key(PROBE) {
+        let place = app.admission.probe().ok_or(ErrorCode::Overloaded)?;
         let upgrade = hyper::upgrade::on(&mut request);
-        app.tasks.spawn(probed(upgrade, identity, desktop, url));
+        app.tasks.spawn(timeout(PROBE_WITHIN, async move {
+            probed(upgrade, identity, desktop, url).await;
+            drop(place);
+        }));
         return Ok(switching_protocols(&key));
     }
     app.registry.may_admit(&identity.user, &desktop.name, desktop.instance).await.map_err(refusal)?;
+    // Last: who is refused takes no room from others.
+    if !app.admission.tunnels.admit() {
+        return Err(ErrorCode::Overloaded.into());
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     app.tasks.spawn(establish(Arc::clone(app), upgrade, identity, desktop, url).in_current_span());
     Ok(switching_protocols(&key))
@@ -187,7 +192,7 @@ async fn probed(upgrade: OnUpgrade, identity: Arc<Identity>, desktop: Desktop, u
     let ws = WebSocketStream::from_raw_socket(Pulse::new(TokioIo::new(upgraded)), WsRole::Server, config).await;
     let (session, driver) = tunnel_frame::session(ws, Role::Server);
     session.send(welcome("probe".to_owned(), &identity.user, &desktop.name, url));
-    _ = timeout(PROBE_WITHIN, driver.run(|_| ())).await;
+    driver.run(|_| ()).await;
 }
 
 fn welcome(tunnel: String, user: &UserId, name: &str, url: String) -> Control {

@@ -1,8 +1,8 @@
 //! Looks at everything between an app and the upstream, one step at a time, and says what to do about what it finds.
 //!
-//! * [`way`]: names, TCP, proxy, TLS.
-//! * [`server`]: tunneld itself, the clocks, the token, the upgrade, what holds answers back.
-//! * [`local`]: the upstream.
+//! * `way`: names, TCP, proxy, TLS.
+//! * `server`: tunneld itself, the clocks, the token, the upgrade, what holds answers back.
+//! * `local`: the upstream.
 //!
 //! Registers no desktop and sends no request through a tunnel.
 

@@ -1,6 +1,6 @@
 //! A local port that adds the token and trusts the CA, for programs that can do neither.
 //!
-//! Reads top to bottom: accept, ask the [`guard`] who may come in, send on, relay. Bodies are relayed as they come in
+//! Reads top to bottom: accept, ask the `guard` who may come in, send on, relay. Bodies are relayed as they come in
 //! both directions, with no queue but hyper's own buffers; who leaves is dropped, and with that the request to the
 //! server. Speaks HTTP/1.1 toward the server: a slow reader then holds up nobody else.
 

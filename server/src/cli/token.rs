@@ -113,7 +113,9 @@ fn mint(args: &Args, settings: Settings) -> Result<Output, Wrong> {
     let hint = format!(
         "\n# {about}. One of these lines is all that a program needs:\n\
          export OLLAMA_HOST={url}\n\
-         export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none\n"
+         export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none\n\
+         # In a browser: {}/app/#token={token}\n",
+        origin_of(&server)
     );
     Ok(Output { result: format!("{url}\n"), hint })
 }
