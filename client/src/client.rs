@@ -22,7 +22,7 @@ use url::Url;
 use crate::{
     backoff::Backoff,
     board::Board,
-    config::{Config, NoServer},
+    config::{Config, NoServer, server_url},
     connector::{Connector, Transport},
     dial::{DialError, Dialer, Refusal},
     event::{Connected, Event},
@@ -377,11 +377,12 @@ enum DialFailure {
     NoServer(#[from] NoServer),
 }
 
+/// What the server says of this tunnel. An address that is none of a server's is not repeated to people.
 fn connected(welcome: Welcome, server: &Url, token: &Token) -> Connected {
     Connected {
         user: welcome.user,
         name: welcome.name,
-        public_url: Url::parse(&welcome.url).unwrap_or_else(|_| server.clone()),
+        public_url: server_url(&welcome.url).unwrap_or_else(|_| server.clone()),
         token_expires: token.claims().expires(),
     }
 }

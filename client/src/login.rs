@@ -74,7 +74,7 @@ impl LoginError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Server(..) | Self::Discovery(_) => true,
+            Self::Server(..) | Self::Discovery(_) | Self::Store(StoreError::Busy(_)) => true,
             Self::Grant(error) => error.may_pass(),
             _ => false,
         }

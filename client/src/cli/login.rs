@@ -149,7 +149,7 @@ async fn sign_in(Args { server, way }: Args) -> Result<(), Problem> {
     let ca = way.ca.map(|ca| path::absolute(&ca).unwrap_or(ca));
     let account = pending.wait(server.clone(), ca).await?;
     let user = login::check(&fetcher, &server, &account).await?;
-    store.save(&account)?;
+    store.sign_in(&account).await?;
     exit::print(&format!("Signed in at {} as {}.\n", origin(&server), user.escape_debug()));
     if account.refresh_token.is_none() {
         let until = account
@@ -163,20 +163,19 @@ async fn sign_in(Args { server, way }: Args) -> Result<(), Problem> {
 }
 
 async fn sign_out(LogoutArgs { way }: LogoutArgs) -> Result<(), Problem> {
-    let Some(store) = store() else { return Ok(()) };
-    let account = match store.load() {
+    // Whatever the provider says: here they are gone.
+    let account = match existing() {
+        Some(store) => store.sign_out().await,
+        None => Err(StoreError::NotSignedIn(PathBuf::new())),
+    };
+    let account = match account {
         Ok(account) => account,
         Err(StoreError::NotSignedIn(_)) => {
             exit::print("Nobody is signed in.\n");
             return Ok(());
         }
-        Err(error) => {
-            store.remove()?;
-            return Err(error.into());
-        }
+        Err(error) => return Err(error.into()),
     };
-    // Whatever the provider says: here they are gone.
-    store.remove()?;
     let way = Way { ca: way.ca.or_else(|| account.ca.clone()), ..way };
     let revoked = match way.fetcher(&account.server) {
         Ok(fetcher) => login::revoke(&fetcher, &account).await.map_err(|error| error.to_string()),

@@ -19,6 +19,9 @@ use crate::{backoff::Backoff, token::Token};
 /// A clock that jumps, or a machine that has slept, is noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// At least this long after a renewal comes the next one, whatever the provider says.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// Keeps a token fresh.
 #[derive(Debug)]
 pub struct Renewal {
@@ -48,7 +51,7 @@ impl Renewal {
     /// See [`LoginError`].
     pub async fn fresh(&self) -> Result<Token, LoginError> {
         let account = self.account()?;
-        if !is_due(&account) {
+        if !account.is_due(SystemTime::now()) {
             return Ok(account.token);
         }
         match self.renew().await {
@@ -68,11 +71,11 @@ impl Renewal {
         let mut told = String::new();
         loop {
             let wait = match self.account() {
-                Ok(account) if is_due(&account) => match self.renew().await {
-                    Ok(_) => {
+                Ok(account) if account.is_due(SystemTime::now()) => match self.renew().await {
+                    Ok(account) => {
                         debug!("the token was renewed");
                         (backoff, told) = (Backoff::default(), String::new());
-                        continue;
+                        until_due(&account).max(PAUSE)
                     }
                     Err(error) => {
                         if error.to_string() != told {
@@ -83,9 +86,7 @@ impl Renewal {
                         if error.may_pass() { backoff.failed() } else { LOOK_EVERY }
                     }
                 },
-                Ok(account) => {
-                    account.renew_at().and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or(LOOK_EVERY)
-                }
+                Ok(account) => until_due(&account),
                 Err(_) => LOOK_EVERY,
             };
             sleep(wait.min(LOOK_EVERY)).await;
@@ -105,7 +106,7 @@ impl Renewal {
     async fn renew(&self) -> Result<Account, LoginError> {
         let _alone = self.store.lock().await?;
         let account = self.account()?;
-        if !is_due(&account) {
+        if !account.is_due(SystemTime::now()) {
             return Ok(account);
         }
         let Some(refresh_token) = account.refresh_token.clone() else {
@@ -119,13 +120,18 @@ impl Renewal {
         let granted = grant::request(&self.fetcher, &endpoint, &account.login, &form).await.map_err(|error| {
             if error.may_pass() { LoginError::Grant(error) } else { LoginError::Over(format!(" ({error})")) }
         })?;
+        // Whoever has signed in or out meanwhile without the lock, by hand for example, has the last word.
+        let now = self.account()?;
+        if now.refresh_token != account.refresh_token {
+            return Ok(now);
+        }
         let account = account.renewed(granted);
         self.store.save(&account)?;
         Ok(account)
     }
 }
 
-/// Whether it is time to renew. A token that says no time is used until the server refuses it.
-fn is_due(account: &Account) -> bool {
-    account.renew_at().is_some_and(|at| SystemTime::now() >= at)
+/// How long until it is time to renew, where that is known.
+fn until_due(account: &Account) -> Duration {
+    account.renew_at().and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or(LOOK_EVERY)
 }

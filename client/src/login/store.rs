@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tunnel_oidc::Login;
 use url::Url;
 
@@ -20,6 +20,15 @@ use crate::token::Token;
 
 /// Between two attempts at the lock.
 const LOCK_EVERY: Duration = Duration::from_millis(50);
+
+/// The longest wait for it. Who renews asks the provider twice, at most 10 s each.
+const LOCK_WITHIN: Duration = Duration::from_secs(30);
+
+/// No token is renewed sooner than this after it came, in seconds.
+const SOONEST: u64 = 5;
+
+/// When a token is renewed that was over when it came, in seconds: a clock is wrong, or the provider.
+const OVER_AT_ONCE: u64 = 60;
 
 /// A user who is signed in.
 #[derive(Clone, Serialize, Deserialize)]
@@ -51,6 +60,12 @@ pub enum StoreError {
     /// Not as it was written.
     #[error("{path} is damaged ({1}): run `tunnel login` again", path = .0.display())]
     Damaged(PathBuf, serde_json::Error),
+    /// Another process holds the lock.
+    #[error(
+        "{path} has been locked by another tunnel process for {} s: try again, or end that process",
+        LOCK_WITHIN.as_secs(), path = .0.display()
+    )]
+    Busy(PathBuf),
 }
 
 /// Where it is.
@@ -79,14 +94,29 @@ impl Account {
     /// When the token expires, if that is known.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.expires?))
+        since_1970(self.expires?)
     }
 
-    /// When it should be renewed: in the last third of its life, and no earlier than five minutes before its end.
+    /// When it should be renewed: in the last third of its life, and no earlier than five minutes before its end. Some
+    /// time after it came in any case, or a token without a life would be renewed for ever.
     pub(super) fn renew_at(&self) -> Option<SystemTime> {
-        let life = self.expires?.saturating_sub(self.obtained);
-        self.expires()?.checked_sub(Duration::from_secs((life / 3).min(300)))
+        let wait = match self.expires?.saturating_sub(self.obtained) {
+            0 => OVER_AT_ONCE,
+            life => (life - (life / 3).min(300)).max(SOONEST),
+        };
+        since_1970(self.obtained.checked_add(wait)?)
     }
+
+    /// Whether it is time to renew. A token that says no time is used until the server refuses it. One that is yet to
+    /// come was had when the clock was wrong, and so is its end.
+    pub(super) fn is_due(&self, now: SystemTime) -> bool {
+        let to_come = since_1970(self.obtained).is_none_or(|obtained| obtained > now);
+        self.renew_at().is_some_and(|at| to_come || now >= at)
+    }
+}
+
+fn since_1970(seconds: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 impl fmt::Debug for Account {
@@ -120,11 +150,28 @@ impl Store {
         serde_json::from_slice(&text).map_err(|error| StoreError::Damaged(self.0.clone(), error))
     }
 
-    /// Puts another account in place of the one before. A crash leaves the one or the other.
+    /// Keeps the account of who has just signed in. No renewal of the one before is under way then.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn save(&self, account: &Account) -> Result<(), StoreError> {
+    pub async fn sign_in(&self, account: &Account) -> Result<(), StoreError> {
+        let _alone = self.lock().await?;
+        self.save(account)
+    }
+
+    /// Forgets who is signed in, also where that cannot be read; who it was. No renewal is under way then.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn sign_out(&self) -> Result<Account, StoreError> {
+        let _alone = self.lock().await?;
+        let account = self.load();
+        self.remove()?;
+        account
+    }
+
+    /// Puts another account in place of the one before. A crash leaves the one or the other.
+    pub(super) fn save(&self, account: &Account) -> Result<(), StoreError> {
         let save = || {
             let directory = self.0.parent().unwrap_or(Path::new(""));
             fs::create_dir_all(directory)?;
@@ -138,10 +185,7 @@ impl Store {
     }
 
     /// Takes it away; whether there was one.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn remove(&self) -> Result<bool, StoreError> {
+    pub(super) fn remove(&self) -> Result<bool, StoreError> {
         match fs::remove_file(&self.0) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -149,19 +193,28 @@ impl Store {
         }
     }
 
-    /// Waits until no other process renews. A refresh token used twice looks stolen, and ends the sign-in at many
+    /// Waits until no other process renews, signs in or signs out. A refresh token used twice looks stolen, and ends the sign-in at many
     /// providers. The lock is let go when the file is dropped.
     pub(super) async fn lock(&self) -> Result<File, StoreError> {
         let path = self.0.with_extension("lock");
         let failed = |error| StoreError::Io(path.clone(), error);
-        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-        loop {
-            match fs4::FileExt::try_lock(&file) {
-                Ok(()) => return Ok(file),
-                Err(fs4::TryLockError::WouldBlock) => sleep(LOCK_EVERY).await,
-                Err(fs4::TryLockError::Error(error)) => return Err(failed(error)),
+        let mut options = File::options();
+        // Whoever can open it can hold it.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(""))).map_err(failed)?;
+        let file = options.create(true).append(true).open(&path).map_err(failed)?;
+        let locked = async {
+            loop {
+                match fs4::FileExt::try_lock(&file) {
+                    Ok(()) => return Ok(()),
+                    Err(fs4::TryLockError::WouldBlock) => sleep(LOCK_EVERY).await,
+                    Err(fs4::TryLockError::Error(error)) => return Err(failed(error)),
+                }
             }
-        }
+        };
+        timeout(LOCK_WITHIN, locked).await.unwrap_or_else(|_| Err(StoreError::Busy(path.clone())))?;
+        Ok(file)
     }
 
     fn io(&self, error: io::Error) -> StoreError {

@@ -35,6 +35,7 @@ impl Recipes {
     pub(crate) fn block(&self, connected: &Connected) -> String {
         let server = config::origin(&connected.public_url);
         let mut text = format!("\n  {server}  \u{2192}  {}\n\n", config::origin(&self.upstream));
+        let server = quoted(&server);
         let mut line = |name: &str, recipe: &str| {
             writeln!(text, "  {name:<8}{recipe}").expect("a String takes everything");
         };
@@ -53,7 +54,7 @@ impl Recipes {
 
     /// The same for a log: one value per variable, with a place where the token goes.
     pub(crate) fn variables(connected: &Connected) -> [(&'static str, String); 2] {
-        let server = config::origin(&connected.public_url);
+        let server = quoted(&config::origin(&connected.public_url));
         [("OLLAMA_HOST", format!("{server}/t/<token>")), ("OPENAI_BASE_URL", format!("{server}/v1"))]
     }
 }
@@ -108,5 +109,23 @@ mod tests {
         assert_eq!(quoted("$(reboot)"), "'$(reboot)'");
         assert_eq!(quoted("a\n'b"), r"'a\n'\''b'");
         assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn a_hostile_server_runs_nothing() {
+        // A host may look like this (WHATWG URL, forbidden host code points).
+        let public_url = config::server_url("https://a;$(reboot)'`id`").unwrap();
+        let connected = Connected { public_url, ..connected("bob") };
+        let server = r"'https://a;$(reboot)'\''`id`'";
+        let block = recipes(None, None).block(&connected);
+        for recipe in [
+            format!("$TOKEN\" {server}/api/tags\n"),
+            format!("OLLAMA_HOST={server}/t/$TOKEN\n"),
+            format!("OPENAI_BASE_URL={server}/v1 OPENAI"),
+        ] {
+            assert!(block.contains(&recipe), "{recipe} in {block}");
+        }
+        let values = Recipes::variables(&connected).map(|(_, value)| value);
+        assert_eq!(values, [format!("{server}/t/<token>"), format!("{server}/v1")]);
     }
 }
