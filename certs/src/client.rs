@@ -80,22 +80,33 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 /// Why a TLS handshake failed, in one line that says what to do. `None` if the error is not one of TLS.
 #[must_use]
 pub fn explain(error: &io::Error) -> Option<String> {
+    explain_with(error, None)
+}
+
+/// The same where [`config`] was given the file `extra_ca`.
+#[must_use]
+pub fn explain_with(error: &io::Error, extra_ca: Option<&Path>) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {
-        Error::InvalidCertificate(problem) => explain_certificate(problem),
+        Error::InvalidCertificate(problem) => explain_certificate(problem, extra_ca),
         // A plain HTTP server answers a ClientHello with text.
         Error::InvalidMessage(_) => "the server does not speak TLS on this port; is it http:// or another port?".into(),
         error => format!("the TLS handshake failed: {error}"),
     })
 }
 
-fn explain_certificate(problem: &CertificateError) -> String {
+fn explain_certificate(problem: &CertificateError, extra_ca: Option<&Path>) -> String {
     use CertificateError as E;
     match problem {
         E::UnknownIssuer | E::BadSignature => {
-            "the server's certificate is signed by an authority that is not trusted here; \
-             if it is your own, name its certificate with --ca"
-                .into()
+            let signed = "the server's certificate is signed by an authority that is not trusted here";
+            match extra_ca {
+                None => format!("{signed}; if it is your own, name its certificate with --ca"),
+                Some(path) => format!(
+                    "{signed}, and not by that of {}; give the CA's own certificate (ca.pem), not the server's",
+                    path.display()
+                ),
+            }
         }
         E::NotValidForName => "the server's certificate is for another name; use the name that is in it".into(),
         E::NotValidForNameContext { expected, presented } => format!(

@@ -386,3 +386,24 @@ fn connected(welcome: Welcome, server: &Url, token: &Token) -> Connected {
         token_expires: token.claims().expires(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_servers_address_is_taken_from_a_welcome() {
+        let (server, token) = (server_url("https://dialled.example").unwrap(), Token::parse("a.b.c").unwrap());
+        for (url, shown) in [
+            ("https://public.example:8443", "https://public.example:8443/"),
+            ("https://a/;$(reboot)", server.as_str()),
+            ("https://a;reboot@b", server.as_str()),
+            ("data:,$(reboot)", server.as_str()),
+            ("", server.as_str()),
+        ] {
+            let text = String::new;
+            let welcome = Welcome { tunnel: text(), user: text(), name: text(), url: url.into(), version: text() };
+            assert_eq!(connected(welcome, &server, &token).public_url.as_str(), shown, "{url}");
+        }
+    }
+}

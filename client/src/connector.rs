@@ -44,6 +44,8 @@ const TLS_BUFFER: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub struct Connector {
     tls: Arc<ClientConfig>,
+    /// For the words of a refusal.
+    ca: Option<Arc<Path>>,
     proxies: Proxies,
 }
 
@@ -70,7 +72,7 @@ pub enum ConnectError {
 impl Connector {
     /// A connector that trusts the system's authorities and those in the file `ca`.
     pub fn new(ca: Option<&Path>, proxies: Proxies) -> Result<Self, ClientTlsError> {
-        Ok(Self { tls: Arc::new(tunnel_certs::client::config(ca)?), proxies })
+        Ok(Self { tls: Arc::new(tunnel_certs::client::config(ca)?), ca: ca.map(Into::into), proxies })
     }
 
     /// The proxies that it uses.
@@ -90,7 +92,7 @@ impl Connector {
             .map_err(|_| ConnectError::Tls(format!("{host} is not a host name that a certificate can be for")))?;
         let limit = |connection: &mut rustls::ClientConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
         let tls = TlsConnector::from(Arc::clone(&self.tls)).connect_with(name, stream, limit).await;
-        tls.map(|tls| Transport(Either::Right(tls))).map_err(|error| ConnectError::Tls(tls_sentence(&error)))
+        tls.map(|tls| Transport(Either::Right(tls))).map_err(|error| ConnectError::Tls(self.tls_sentence(&error)))
     }
 
     /// A TCP connection that ends at the server, maybe behind a proxy.
@@ -108,6 +110,11 @@ impl Connector {
             None => Ok(stream),
         }
     }
+
+    fn tls_sentence(&self, error: &io::Error) -> String {
+        let explained = tunnel_certs::client::explain_with(error, self.ca.as_deref());
+        explained.unwrap_or_else(|| format!("the connection broke off: {error}"))
+    }
 }
 
 /// Host, without the brackets of IPv6, and port of a server.
@@ -118,10 +125,6 @@ pub(crate) fn host_and_port(url: &Url) -> (&str, u16) {
 
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn tls_sentence(error: &io::Error) -> String {
-    tunnel_certs::client::explain(error).unwrap_or_else(|| format!("the connection broke off: {error}"))
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -193,5 +196,23 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+
+    #[test]
+    fn an_authority_that_was_named_in_vain_is_named_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = tunnel_certs::dev::generate(dir.path(), &["localhost"], tunnel_certs::dev::Existing::Keep).unwrap();
+        let connector = Connector::new(Some(&made.ca), Proxies::default()).unwrap();
+        let error = io::Error::other(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        let sentence = connector.tls_sentence(&error);
+        let advice = format!("not by that of {}; give the CA's own certificate", made.ca.display());
+        assert!(sentence.contains(&advice) && !sentence.contains("--ca"), "{sentence}");
     }
 }

@@ -73,12 +73,17 @@ impl Drop for Place {
     }
 }
 
-/// What all clients of this directory tell. Files of those that are gone are removed.
+/// What all clients of this directory tell; nothing if others could have put something there. Files of those that are
+/// gone are removed.
 pub(crate) async fn ask(directory: &Path) -> Vec<String> {
     let mut told = Vec::new();
+    if platform::check_private(directory).is_err() {
+        return told;
+    }
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     for file in entries.map(|entry| entry.path()) {
-        if file.extension().is_none_or(|extension| extension != platform::EXTENSION) {
+        let is_place = fs::symlink_metadata(&file).is_ok_and(|found| platform::is_place(found.file_type()));
+        if !is_place || file.extension().is_none_or(|extension| extension != platform::EXTENSION) {
             continue;
         }
         let ask = async {
@@ -99,7 +104,7 @@ pub(crate) async fn ask(directory: &Path) -> Vec<String> {
 mod unix {
     use std::{
         fs, io,
-        os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
         path::Path,
     };
 
@@ -134,15 +139,24 @@ mod unix {
     /// Makes a directory that is ours alone, or checks that it is: in a temporary directory anyone may have been first.
     pub(super) fn make_private(directory: &Path) -> io::Result<()> {
         match fs::DirBuilder::new().mode(0o700).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => check_private(directory),
         }
+    }
+
+    /// Checks that a directory is ours alone, and no link to another.
+    pub(super) fn check_private(directory: &Path) -> io::Result<()> {
         let found = fs::symlink_metadata(directory)?;
         if found.is_dir() && found.uid() == user()? && found.mode() & 0o777 == 0o700 {
             Ok(())
         } else {
             Err(io::Error::other(format!("{} is not a directory of this user alone", directory.display())))
         }
+    }
+
+    /// Whether a file is of the kind that a client leaves.
+    pub(super) fn is_place(kind: fs::FileType) -> bool {
+        kind.is_socket()
     }
 
     #[cfg(test)]
@@ -224,6 +238,18 @@ mod loopback {
         fs::create_dir_all(directory)
     }
 
+    /// Nobody else can make one.
+    #[cfg(not(unix))]
+    pub(super) fn check_private(_directory: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether a file is of the kind that a client leaves.
+    #[cfg(not(unix))]
+    pub(super) fn is_place(kind: fs::FileType) -> bool {
+        kind.is_file()
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -264,5 +290,32 @@ mod tests {
         drop(platform::Listener::bind(&directory.join("1.sock")).await.unwrap()); // as a killed process leaves it
         assert!(ask(&directory).await.is_empty());
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn nobody_is_asked_where_others_could_answer_and_only_sockets_are_removed() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (directory, link) = (dir.path().join("tunnel"), dir.path().join("link"));
+        let place = Place::open(&directory).await.unwrap();
+        symlink(&directory, &link).unwrap();
+        let (mine, gone) = (directory.join("1.sock"), directory.join("2.sock"));
+        fs::write(&mine, "").unwrap(); // refuses connections, too
+        drop(platform::Listener::bind(&gone).await.unwrap());
+        let open_to = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        let asking = async {
+            assert!(ask(&link).await.is_empty());
+            open_to(0o755);
+            assert!(ask(&directory).await.is_empty());
+            assert!(gone.exists());
+            open_to(0o700);
+            assert_eq!(ask(&directory).await, ["here"]);
+        };
+        tokio::select! {
+            () = asking => {}
+            never = place.serve(|| "here".to_owned()) => never,
+        }
+        assert_eq!((mine.exists(), gone.exists()), (true, false));
     }
 }

@@ -163,12 +163,9 @@ async fn sign_in(Args { server, way }: Args) -> Result<(), Problem> {
 }
 
 async fn sign_out(LogoutArgs { way }: LogoutArgs) -> Result<(), Problem> {
+    let Some(store) = store() else { return Ok(()) };
     // Whatever the provider says: here they are gone.
-    let account = match existing() {
-        Some(store) => store.sign_out().await,
-        None => Err(StoreError::NotSignedIn(PathBuf::new())),
-    };
-    let account = match account {
+    let account = match store.sign_out().await {
         Ok(account) => account,
         Err(StoreError::NotSignedIn(_)) => {
             exit::print("Nobody is signed in.\n");

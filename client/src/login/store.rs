@@ -164,6 +164,9 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn sign_out(&self) -> Result<Account, StoreError> {
+        if matches!(self.0.try_exists(), Ok(false)) {
+            return Err(StoreError::NotSignedIn(self.0.clone()));
+        }
         let _alone = self.lock().await?;
         let account = self.load();
         self.remove()?;

@@ -41,6 +41,8 @@ struct State {
     /// By path; the last one of each stays.
     answers: HashMap<&'static str, VecDeque<(u16, Value)>>,
     asked: Vec<(String, HashMap<String, String>, Instant)>,
+    /// Happens before the next token is given.
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Provider {
@@ -81,6 +83,9 @@ impl Provider {
         let form = url::form_urlencoded::parse(&body).into_owned().collect();
         let mut state = self.lock();
         state.asked.push((path.clone(), form, Instant::now()));
+        if let Some(meanwhile) = state.meanwhile.take_if(|_| path == "/token") {
+            meanwhile();
+        }
         let answers = state.answers.get_mut(path.as_str()).unwrap_or_else(|| panic!("nothing for {path}"));
         let (status, body) = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
         Ok(Response::builder().status(status).body(Full::from(body.to_string())).unwrap())
@@ -272,12 +277,13 @@ async fn a_sign_in_that_has_ended_says_what_to_do() {
     );
     // Signed in again, while it runs.
     provider.answers("/token", &[tokens(SECOND, "r3")]);
-    store.save(&signed_in(&provider).await.unwrap()).unwrap();
+    store.sign_in(&signed_in(&provider).await.unwrap()).await.unwrap();
     assert_eq!(renewal.fresh().await.unwrap().secret(), SECOND);
     // At another server: its token is not for this one.
     let elsewhere = Renewal::new(store.clone(), provider.fetcher(), Url::parse("https://other.example").unwrap());
     assert!(matches!(elsewhere.token(), Err(LoginError::OtherServer(..))));
-    assert!(store.remove().unwrap() && !store.remove().unwrap());
+    assert_eq!(store.sign_out().await.unwrap().refresh_token.as_deref(), Some("r3"));
+    assert!(matches!(store.sign_out().await, Err(StoreError::NotSignedIn(_))));
     assert!(renewal.token().unwrap_err().to_string().contains("tunnel login --server"));
 }
 
@@ -297,6 +303,85 @@ async fn a_token_is_renewed_before_its_end_by_the_clock_on_the_wall() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_without_a_life_is_not_renewed_without_end() {
+    let provider = Provider::new();
+    let (_directory, store) = account_with(&provider, 60).await;
+    // Over when it comes, as also where a clock is wrong.
+    provider.answers("/token", &[(200, json!({"access_token": SECOND, "expires_in": 0}))]);
+    let renewal = Renewal::new(store.clone(), provider.fetcher(), server());
+    let asked = || provider.asked("/token").len();
+    // Looked at whenever the renewal is, since one without a pause lets no time pass.
+    let too_often = std::future::poll_fn(|_| if asked() > 1 { Poll::Ready(()) } else { Poll::Pending });
+    tokio::select! {
+        () = renewal.run() => {}
+        () = too_often => panic!("renewed without end"),
+        () = tokio::time::sleep(Duration::from_secs(600)) => {} // of which the clock on the wall shows nothing
+    }
+    for _ in 0..3 {
+        renewal.fresh().await.unwrap();
+    }
+    assert_eq!(asked(), 1);
+}
+
+#[test]
+fn when_a_token_is_renewed() {
+    let account = |obtained: u64, expires: Option<u64>| {
+        let mut account = json!({"server": server(), "login": login(), "token": FIRST});
+        account["obtained"] = obtained.into();
+        account["expires"] = expires.into();
+        serde_json::from_value::<Account>(account).unwrap()
+    };
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    for (expires, renewed) in [(4600, 4300), (1060, 1040), (1006, 1005), (1001, 1005), (1000, 1060), (7, 1060)] {
+        let account = account(1000, Some(expires));
+        assert_eq!(account.renew_at(), Some(at(renewed)), "{expires}");
+        assert!(!account.is_due(at(renewed - 1)) && account.is_due(at(renewed)), "{expires}");
+        assert!(account.is_due(at(999)), "the clock was set back: {expires}");
+    }
+    assert!(!account(1000, None).is_due(at(u64::from(u32::MAX))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_brings_back_nobody_who_has_signed_out_meanwhile() {
+    let provider = Provider::new();
+    let (_directory, store) = account_with(&provider, 60).await;
+    let renewal = Renewal::new(store.clone(), provider.fetcher(), server());
+    let other = store.clone();
+    provider.lock().meanwhile = Some(Box::new(move || assert!(other.remove().unwrap())));
+    assert!(matches!(renewal.fresh().await, Err(LoginError::Store(StoreError::NotSignedIn(_)))));
+    assert!(!store.path().exists());
+    // Or who has signed in as somebody else.
+    let (_directory, store) = account_with(&provider, 60).await;
+    let renewal = Renewal::new(store.clone(), provider.fetcher(), server());
+    provider.answers("/token", &[tokens("another.users.token", "r9")]);
+    let (other, another) = (store.clone(), signed_in(&provider).await.unwrap());
+    provider.lock().meanwhile = Some(Box::new(move || other.save(&another).unwrap()));
+    provider.answers("/token", &[tokens(SECOND, "r2")]);
+    assert_eq!(renewal.fresh().await.unwrap().secret(), "another.users.token");
+    assert_eq!(store.load().unwrap().refresh_token.as_deref(), Some("r9"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_signs_in_or_out_waits_for_a_renewal_but_not_for_ever() {
+    let provider = Provider::new();
+    let (_directory, store) = account_with(&provider, 60).await;
+    let account = store.load().unwrap();
+    let lock = store.lock().await.unwrap();
+    let started = Instant::now();
+    for error in [store.sign_in(&account).await.unwrap_err(), store.sign_out().await.unwrap_err()] {
+        assert!(error.to_string().contains("locked by another tunnel process for 30 s"), "{error}");
+        assert!(LoginError::from(error).may_pass());
+    }
+    assert_eq!(started.elapsed().as_secs(), 60);
+    // The token at hand is still good.
+    let fresh = Renewal::new(store.clone(), provider.fetcher(), server()).fresh().await;
+    assert_eq!(fresh.unwrap().secret(), FIRST);
+    drop(lock);
+    store.sign_out().await.unwrap();
+    assert!(!store.path().exists());
+}
+
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
 async fn t32_the_file_is_for_its_owner_and_debug_shows_nothing() {
@@ -307,6 +392,7 @@ async fn t32_the_file_is_for_its_owner_and_debug_shows_nothing() {
     assert_eq!(mode(), 0o600);
     Renewal::new(store.clone(), provider.fetcher(), server()).fresh().await.unwrap();
     assert_eq!(mode(), 0o600);
+    assert_eq!(std::fs::metadata(store.path().with_extension("lock")).unwrap().permissions().mode() & 0o777, 0o600);
     let shown = format!("{:?}", store.load().unwrap());
     assert!(!shown.contains("second") && !shown.contains("r2"), "{shown}");
     std::fs::write(store.path(), "{").unwrap();
