@@ -2,23 +2,24 @@
 
 import { canRenew, renew } from "./login.js";
 import { Problem } from "./problem.js";
-import { current, use } from "./session.js";
+import { current, generation, use } from "./session.js";
 
 const MOST_TRIES = 3;
 
 /** The response, or a Problem. What was not passed on to a desktop is sent again by itself, twice. */
 export async function request(path, { desktop, json, signal } = {}) {
+    const since = generation();
     for (let tries = 1; ; tries++) {
         const response = await send(path, desktop, json, signal);
         if (response.ok) return response;
         const problem = await Problem.of(response);
         const fresh = problem.code === "token_expired" && tries === 1 && canRenew() ? await renew() : null;
-        if (fresh) {
-            use(fresh);
-            continue;
-        }
-        if (!(problem.retryAfter <= 2) || tries === MOST_TRIES) throw problem;
-        await pause(problem.retryAfter * 1000, signal);
+        const again = !fresh && problem.retryAfter <= 2 && tries < MOST_TRIES;
+        if (again) await pause(problem.retryAfter * 1000, signal);
+        // This was another session's: its token must not come back, nor what it wrote go out with the token of the next one.
+        if (since !== generation()) throw new Problem("left", { title: "You have signed out meanwhile", advice: "Try again." });
+        if (fresh) use(fresh);
+        else if (!again) throw problem;
     }
 }
 

@@ -4,6 +4,7 @@
 // token can be had with, is kept in sessionStorage, and so ends with the tab.
 
 import { Problem } from "./problem.js";
+import { generation } from "./session.js";
 
 const STARTED = "tunnel.login";
 const GRANT = "tunnel.grant";
@@ -59,20 +60,22 @@ export function canRenew() {
     return load(GRANT) !== null;
 }
 
-/** A new token for one that has expired, or null. */
+/** A new token for one that has expired, or null; also null for who has signed out meanwhile. */
 export function renew() {
+    const since = generation();
     renewing ??= (async () => {
         const grant = load(GRANT);
         if (!grant) return null;
         const { refresh_token, client_id, endpoint } = grant;
         const tokens = await ask(endpoint, { grant_type: "refresh_token", refresh_token, client_id }).catch(() => null);
-        return tokens ? take({ refresh_token, ...tokens }, grant) : null;
-    })().finally(() => (renewing = null));
+        return tokens && since === generation() ? take({ refresh_token, ...tokens }, grant) : null;
+    })().finally(() => since === generation() && (renewing = null));
     return renewing;
 }
 
 /** Signed out, or in by other means. */
 export function forget() {
+    renewing = null;
     save(GRANT, null);
 }
 

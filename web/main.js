@@ -24,12 +24,21 @@ let lacks = null; // why it is not known
 
 const door = new SignIn({ entered, left: () => desktops.stop(), isEmpty: () => chat.isEmpty });
 
-/** `isOther`: somebody else than the chat is of. */
+/** `isOther`: somebody else than what this tab keeps is of. */
 function entered(isOther) {
-    if (isOther) chat.clear();
+    if (isOther) startAnew();
     draw();
     desktops.look();
     toPrompt();
+}
+
+/** Nothing that another user wrote or chose is for this one. */
+function startAnew() {
+    for (const name of ["system", "model", "desktop"]) session.keep(name, "");
+    chosen = last = "";
+    $("model").replaceChildren();
+    $("prompt").value = "";
+    chat.clear();
 }
 
 // --- The desktop and its models.

@@ -8,6 +8,7 @@ const A_TOKEN = /[\w-]{2,}\.[\w-]+\.[\w-]+/; // three parts of base64url
 const LONGEST = 8192; // the server looks at no longer one
 
 let token = null;
+let forgotten = 0; // how often
 
 /** The token, or null. */
 export function current() {
@@ -38,11 +39,17 @@ export function use(fresh, remember = isRemembered()) {
     write(localStorage, remember ? fresh : null);
 }
 
-/** From now on there is none. */
+/** From now on there is none, and what was asked for with it comes too late. */
 export function forget() {
+    forgotten++;
     token = null;
     write(sessionStorage, null);
     write(localStorage, null);
+}
+
+/** Another number after each `forget()`, by which who has waited sees that it was called. */
+export function generation() {
+    return forgotten;
 }
 
 /** Whether this device keeps the token. */
@@ -60,6 +67,16 @@ export function tokenIn(text) {
 export function who(of = token) {
     const { iss, user } = claims(of);
     return JSON.stringify([iss, user]);
+}
+
+/** Who was the last to sign in on this device, as `who()` says it; null where it does not know. */
+export function lastHere() {
+    return read(localStorage, "user");
+}
+
+/** This user is the last one. It is a name and no secret, and stays when the token goes. */
+export function keepLastHere() {
+    write(localStorage, who(), "user");
 }
 
 /** What a token says. Nobody has verified it: good enough to be shown, and for nothing else. */

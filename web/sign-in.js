@@ -11,13 +11,14 @@ const $ = (id) => document.getElementById(id);
 /** Shows the form or the chat, by whether there is a token. */
 export class SignIn {
     #app;
-    #owner; // who the chat is of
+    #owner; // who the chat is of, and whatever else this tab keeps; "" where that is not known
     #provider = null;
 
     /** `app` is told by `entered(isOther)` and `left()`, and says by `isEmpty()` whether there is a chat to come back to. */
     constructor(app) {
         this.#app = app;
-        this.#owner = session.restore() && session.who();
+        this.#owner = session.kept("owner");
+        session.restore();
         $("sign-in-form").addEventListener("submit", (event) => this.#pasted(event));
         $("show-token").addEventListener("click", () => hideToken($("token").type === "text"));
         $("provider-go").addEventListener("click", () => this.#toProvider());
@@ -52,8 +53,11 @@ export class SignIn {
     }
 
     #enter() {
-        const isOther = this.#owner && this.#owner !== session.who();
+        const isOther = this.#owner !== session.who();
         this.#owner = session.who();
+        session.keep("owner", this.#owner);
+        session.keepLastHere();
+        $("user-name").textContent = session.claims().user;
         show("chat");
         this.#app.entered(isOther);
     }
@@ -80,15 +84,19 @@ export class SignIn {
         this.#try(token, remember);
     }
 
-    /** A link of another user must not take a person who is signed in to that user's desktop unasked. */
+    /** A link must not take a person to another user's desktop unasked, be that person signed in or not. */
     async #byLink(token) {
-        const before = session.current() && session.claims();
+        const before = session.current();
         if (!token && before) return this.#enter();
         if (!token) return this.leave(new Problem("token_invalid", { title: "The token in this link is not complete" }));
-        const isOther = before && session.who() !== session.who(token);
-        if (isOther && !(await askWhether(before.user, session.claims(token).user))) return this.#enter();
+        const isOther = session.who(token) !== (before ? session.who() : session.lastHere());
+        if (isOther && !(await askWhether(session.claims(token).user || "somebody unknown"))) {
+            return session.current() ? this.#enter() : this.leave();
+        }
+        const remember = !isOther && session.isRemembered();
+        session.forget();
         login.forget();
-        await this.#try(token, !isOther && session.isRemembered());
+        await this.#try(token, remember);
     }
 
     async #offerProvider() {
@@ -105,7 +113,7 @@ export class SignIn {
 function show(main) {
     document.body.dataset.shows = main;
     for (const id of ["sign-in", "chat"]) $(id).hidden = id !== main;
-    for (const id of ["desktop", "new-chat", "open-settings", "skip"]) $(id).hidden = main !== "chat";
+    for (const id of ["desktop", "user", "new-chat", "open-settings", "skip"]) $(id).hidden = main !== "chat";
 }
 
 function hideToken(hide = true) {
@@ -114,10 +122,13 @@ function hideToken(hide = true) {
     $("show-token").setAttribute("aria-pressed", String(!hide));
 }
 
-function askWhether(stay, other) {
+function askWhether(other) {
     const dialog = $("ask");
+    const now = session.current() ? `You are signed in as ${session.claims().user}. ` : "";
     const goes = "what you write would go to that user's desktop.";
-    $("ask-text").textContent = `You are signed in as ${stay}. The link that you opened signs in as ${other}: ${goes}`;
+    $("ask-title").textContent = `Sign in as ${other}?`;
+    $("ask-text").textContent = `${now}The link that you opened signs in as ${other}: ${goes}`;
+    $("ask-no").textContent = now ? "Stay" : "Cancel";
     $("ask-yes").textContent = `Sign in as ${other}`;
     dialog.returnValue = "no";
     if (!dialog.open) dialog.showModal();

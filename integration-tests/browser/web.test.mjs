@@ -9,6 +9,7 @@ import { AUDIENCE, CLIENT, provider } from "./provider.mjs";
 import { HOSTILE, Model, RICH, World, launch } from "./world.mjs";
 
 const DEADLINE = ["--stream-deadline", "3s", "--max-stream-deadline", "3s"];
+const EXPIRED = { status: 401, headers: { "tunnel-error": "token_expired", "x-request-id": "1" }, body: "{}" };
 const PHONE = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
 
 let browser, world, model, desktop;
@@ -53,9 +54,21 @@ async function nextTab() {
 /** Signed in by a link, with the models there. */
 async function signedIn(options, user = "bob", at = world) {
     const page = await tab(options);
-    await page.goto(`${at.page}#token=${at.token(user)}`);
+    await byLink(page, at.token(user), user, at.page);
     await page.getByRole("combobox", { name: "Model" }).locator("option", { hasText: "qwen3:8b" }).waitFor({ state: "attached" });
     return page;
+}
+
+/** Opens a link of a user whom this device does not know yet, and accepts it. */
+async function byLink(page, token, user = "bob", address = world.page) {
+    await page.goto(`${address}#token=${token}`);
+    await page.getByRole("button", { name: `Sign in as ${user}` }).click();
+}
+
+/** Signs in by the form. */
+async function paste(page, token) {
+    await page.getByLabel("Token", { exact: true }).fill(token);
+    await page.keyboard.press("Enter");
 }
 
 const answers = (page) => page.locator("article.answer");
@@ -107,7 +120,7 @@ test("sign in by pasting a token; it stays in this tab", async () => {
 test("sign in by a link; the token leaves the address at once, and no request carries it", async () => {
     const page = await tab();
     const token = world.token("bob");
-    await page.goto(`${world.url}/app#token=${token}`);
+    await byLink(page, token, "bob", `${world.url}/app`);
     await shows(page.locator("#desktop"), "online since");
     assert.equal(page.url(), world.page);
     assert.equal(await stored(page, "localStorage"), null);
@@ -155,6 +168,46 @@ test("a link of another user does not take over unasked", async () => {
     await shows(page.locator("#account"), "Signed in as bob");
 });
 
+test("a link asks who is not signed in, unless its user was the last one on this device", async () => {
+    const page = await signedIn();
+    await shows(page.locator("#user"), "bob");
+    const other = await nextTab();
+    await other.goto(`${world.page}#token=${world.token("eve")}`);
+    await other.getByRole("dialog", { name: "Sign in as eve?" }).waitFor();
+    assert.equal(await stored(other, "sessionStorage"), null);
+    await other.getByRole("button", { name: "Cancel" }).click();
+    await other.getByLabel("Token", { exact: true }).waitFor();
+    assert.equal(await stored(other, "sessionStorage"), null);
+    await other.goto(`${world.page}#token=${world.token("bob")}`);
+    await shows(other.locator("#desktop"), "online since");
+    await byLink(await nextTab(), world.token("eve"), "eve");
+    await shows(context.pages().at(-1).locator("#user"), "eve");
+});
+
+test("what a tab keeps is for its user alone, also after a reload", async () => {
+    const page = await signedIn();
+    const kept = () => page.evaluate(() => ["chat", "system", "model"].map((name) => sessionStorage.getItem(`tunnel.${name}`)));
+    const comeBack = async (user) => {
+        await page.route("**/api/tunnel/status", (route) => route.fulfill(EXPIRED), { times: 1 });
+        await page.reload();
+        await shows(page.getByRole("alert"), "Your chat is still here");
+        await page.reload();
+        await paste(page, world.token(user));
+        await shows(page.locator("#user"), user);
+    };
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("System prompt").fill("Be brief.");
+    await page.getByRole("button", { name: "Done" }).click();
+    await page.getByRole("combobox", { name: "Model" }).selectOption("qwen3:8b");
+    await ask(page, "hello");
+    await comeBack("bob");
+    await shows(answer(page), "word19");
+    assert.deepEqual((await kept()).slice(1), ["Be brief.", "qwen3:8b"]);
+    await comeBack("eve");
+    assert.equal(await page.locator("article").count(), 0);
+    assert.deepEqual(await kept(), ["[]", "", ""]);
+});
+
 test("wrong tokens are explained where they were entered", async () => {
     const page = await tab();
     await page.goto(world.page);
@@ -190,15 +243,25 @@ test("sign in at the identity provider, which then gives a new token unasked", a
     await shows(page.locator("#desktop"), "online since");
     assert.equal(page.url(), server.page, "the code leaves the address");
     assert.match(await ask(page, "hello"), /word19/);
-    const expired = { status: 401, headers: { "tunnel-error": "token_expired", "x-request-id": "1" }, body: "{}" };
-    await page.route("**/api/tunnel/status", (route) => route.fulfill(expired), { times: 1 });
+    await page.route("**/api/tunnel/status", (route) => route.fulfill(EXPIRED), { times: 1 });
     await page.reload();
     await shows(page.locator("#desktop"), "online since");
     assert.deepEqual(idp.asked, ["authorization_code", "refresh_token"]);
 
+    // Signed out while a new token is on its way.
+    const endpoint = `${idp.issuer}/token`;
+    let release;
+    const signedOut = new Promise((resolve) => (release = resolve));
+    await page.route(endpoint, (route) => signedOut.then(() => route.continue()), { times: 1 });
+    await page.route("**/api/tunnel/status", (route) => route.fulfill(EXPIRED), { times: 1 });
+    await Promise.all([page.waitForRequest(endpoint), page.reload()]);
     await page.getByRole("button", { name: "Settings" }).click();
     await shows(page.locator("#account"), "Signed in as bob.");
     await page.getByRole("button", { name: "Sign out" }).click();
+    release();
+    await page.waitForResponse(endpoint);
+    await page.waitForTimeout(200);
+    assert.equal(await stored(page, "sessionStorage"), null);
     assert.equal(await page.evaluate(() => sessionStorage.getItem("tunnel.grant")), null);
     await context.clearCookies();
     await go.click();
@@ -346,7 +409,7 @@ test("the deadline, before and within an answer", async () => {
 test("a token that expires in the middle of a chat", async () => {
     const page = await tab();
     const soon = Math.floor(Date.now() / 1000) - 24; // clocks may differ by 30 s
-    await page.goto(`${world.page}#token=${world.token("bob", { exp: soon })}`);
+    await byLink(page, world.token("bob", { exp: soon }));
     await shows(page.locator("#desktop"), "online since");
     await shows(page.locator("#notice"), "Your token ends at");
     await begin(page, "hello");
@@ -367,7 +430,7 @@ test("streams that end badly are shown as cut", async () => {
 
 test("a scope that is too small, and no network", async () => {
     const page = await tab();
-    await page.goto(`${world.page}#token=${world.token("bob", { scope: "tunnel:connect" })}`);
+    await byLink(page, world.token("bob", { scope: "tunnel:connect" }));
     await shows(page.locator("#notice"), "Your token does not allow this");
     await context.setOffline(true);
     await shows(page.locator("#notice"), "The server cannot be reached");
@@ -526,6 +589,9 @@ for (const colorScheme of ["light", "dark"]) {
         await page.goto(world.page);
         await check(page, "signing in");
         await page.goto(`${world.page}#token=${world.token("bob")}`);
+        await page.getByRole("dialog").waitFor();
+        await check(page, "the question");
+        await page.getByRole("button", { name: "Sign in as bob" }).click();
         await shows(page.locator("#desktop"), "online since");
         await ask(page, "hostile");
         await ask(page, "unfinished");
