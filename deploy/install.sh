@@ -63,7 +63,8 @@ sed "s|^ExecStart=/usr/bin/tunneld |ExecStart=$program |" "$here/tunneld.service
 put 644 "$here/service" "$units/tunneld.service"
 if [ ! -e "$units/tunneld.socket" ]; then
     # Where the configuration listens, and its admin interface; from then on this file is the administrator's.
-    addresses=$(say "$report" | sed -n 's|^  listen  *https*://\([^,]*\),.*|\1|p; s|^  admin interface  *http://\([^,]*\),.*|\1|p')
+    addresses=$(say "$report" | sed -n 's|^  listens on  *https*://\([^ ]*\), .*|\1|p; s|^  admin interface  *http://\([^ ]*\): .*|\1|p')
+    [ -n "$addresses" ] || fail "cannot read from 'tunneld check' where it listens; make $units/tunneld.socket by hand, see deploy/tunneld.socket"
     { sed '/ListenStream=/d; /^# The admin interface/d; /^Backlog=/d' "$here/tunneld.socket" | sed '/^\[Install\]/,$d'
         for address in $addresses; do say "ListenStream=$address"; done
         printf 'Backlog=4096\n\n[Install]\nWantedBy=sockets.target\n'; } >"$here/socket"

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 use crate::{
     caller::Order,
     expected::{Differs, Expected},
-    line::{Line, causes},
+    line::{Line, Taken, causes},
     ticket::{Kind, Ticket},
     verdict::{Failure, Wrong},
 };
@@ -42,19 +42,22 @@ impl Failure {
             Self::Refused(status, _) => *status == 504,
             // Where the cut fell within a record there is no place for an error record.
             Self::Cut { record, .. } => record.as_deref().is_none_or(|code| code == "deadline_exceeded"),
-            Self::Connect(_) | Self::NoHead(_) => false,
+            Self::Connect(_) | Self::TurnedAway | Self::NoHead(_) => false,
         }
     }
 }
 
 /// Sends the request and reads the answer to its end.
 pub(crate) async fn run(line: &Line, order: &Order) -> End {
-    let mut taken = match line.take().await {
-        Ok(taken) => taken,
-        Err(failure) => return End::Failed(failure),
+    let sent = match send(line, order).await {
+        Err(Failure::TurnedAway) => {
+            line.hang_up();
+            send(line, order).await
+        }
+        sent => sent,
     };
-    let response = match line.send(&mut taken, request(order)).await {
-        Ok(response) => response,
+    let (taken, response) = match sent {
+        Ok(sent) => sent,
         Err(failure) => return End::Failed(failure),
     };
     let (head, mut body) = response.into_parts();
@@ -67,6 +70,12 @@ pub(crate) async fn run(line: &Line, order: &Order) -> End {
         line.keep(taken);
     }
     end
+}
+
+async fn send(line: &Line, order: &Order) -> Result<(Taken, Response<Incoming>), Failure> {
+    let mut taken = line.take().await?;
+    let response = line.send(&mut taken, request(order)).await?;
+    Ok((taken, response))
 }
 
 fn request(order: &Order) -> Request<Body> {

@@ -159,8 +159,9 @@ impl Line {
                 let target = request.uri().path_and_query().cloned().expect("a target");
                 let uri = Uri::builder().scheme("https").authority(authority).path_and_query(target).build();
                 *request.uri_mut() = uri.expect("parts of a URI");
-                sender.ready().await.map_err(no_head)?;
-                sender.send_request(request).await.map_err(no_head)
+                let failed = |error| if is_turned_away(&error) { Failure::TurnedAway } else { no_head(error) };
+                sender.ready().await.map_err(failed)?;
+                sender.send_request(request).await.map_err(failed)
             }
         }
     }
@@ -177,6 +178,15 @@ impl Sender {
             Self::Http2(sender) => sender.is_closed(),
         }
     }
+}
+
+/// The server had said that it takes no more on this HTTP/2 connection, before the request was sent or instead of taking
+/// it: every client asks again on another (RFC 9113 §6.8), but the library leaves that to us.
+fn is_turned_away(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let said =
+        |cause: &h2::Error| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_canceled() || cause.is_some_and(said)
 }
 
 /// An error with all its causes.

@@ -60,6 +60,8 @@ impl Wrongs {
 pub(crate) enum Failure {
     /// There was no connection to send it on.
     Connect(String),
+    /// The connection was about to end, and took no more.
+    TurnedAway,
     /// The connection broke before a head came.
     NoHead(String),
     /// An error of the tunnel: status and `Tunnel-Error`.
@@ -73,6 +75,7 @@ impl Failure {
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Connect(_) => "no connection".to_owned(),
+            Self::TurnedAway => "turned away".to_owned(),
             Self::NoHead(_) => "no head".to_owned(),
             Self::Refused(status, code) => format!("{status} {code}"),
             Self::Cut { record, .. } => format!("cut, {}", record.as_deref().unwrap_or("no record")),
@@ -84,6 +87,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::TurnedAway => f.write_str("turned away twice"),
             Self::NoHead(error) => write!(f, "no head: {error}"),
             Self::Refused(status, code) => write!(f, "{status} {code}"),
             Self::Cut { at, record, error } => {
