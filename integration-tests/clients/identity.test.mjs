@@ -94,7 +94,7 @@ test("signs out, and what was given back renews nothing", async () => {
     await logout.says(/taken the tokens back/);
     assert.throws(() => statSync(FILE));
 
-    writeFileSync(FILE, JSON.stringify({ ...JSON.parse(readFileSync(copy)), expires: 1 }));
+    writeFileSync(FILE, JSON.stringify({ ...JSON.parse(readFileSync(copy)), obtained: 0, expires: 1 }));
     const desktop = connect();
     assert.equal(await desktop.ended, 64);
     await desktop.says(/the sign-in has ended.*invalid_grant.*run `tunnel login`/);

@@ -7,12 +7,14 @@ use std::{
 };
 
 use tokio::time::sleep;
+use tunnel::backoff;
 
 use super::{DESKTOP, Injector};
 use crate::{ticket::User, watch};
 
-/// The longest wait for a tunnel after a fault: after four losses in a row a client waits up to 8 s before it dials.
-const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// The longest wait for a tunnel after a fault: a client that was lost again and again waits before it dials, and then
+/// it dials.
+const BACK_WITHIN: Duration = backoff::LONGEST.saturating_add(Duration::from_secs(10));
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(25);
