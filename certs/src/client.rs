@@ -112,7 +112,7 @@ fn explain_certificate(problem: &CertificateError, extra_ca: Option<&Path>) -> S
         E::NotValidForNameContext { expected, presented } => format!(
             "the server's certificate is not for {} but for {}; use a name that is in it",
             expected.to_str(),
-            presented.join(", ")
+            presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")
         ),
         E::Expired | E::ExpiredContext { .. } => {
             "the server's certificate has expired; renew it (or correct this computer's clock)".into()
@@ -122,6 +122,12 @@ fn explain_certificate(problem: &CertificateError, extra_ca: Option<&Path>) -> S
         }
         problem => format!("the server's certificate is not acceptable: {problem}"),
     }
+}
+
+/// A name as people write it; the verifier has `DnsName("a.example")` and `IpAddress(192.0.2.1)`.
+fn plain(name: &str) -> &str {
+    let within = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    within.unwrap_or(name).trim_matches('"')
 }
 
 /// The system's own words for why it has no authorities.

@@ -71,6 +71,11 @@ pub enum TokenError {
     /// Nothing but white space.
     #[error("the token is empty; mint one with `tunneld token --user NAME` on the server")]
     Empty,
+    /// An address without a token in it.
+    #[error(
+        "that is a URL and no token; one that holds a token is https://SERVER/t/TOKEN, and --server takes the server's"
+    )]
+    Url,
     /// Something else was pasted.
     #[error("that is no token: one has three parts joined by dots, as `tunneld token --user NAME` prints it")]
     Shape,
@@ -91,14 +96,16 @@ impl TokenError {
 }
 
 impl Token {
-    /// Takes a token as a file or a shell hands it over, with white space around it.
+    /// Takes a token as a file or a shell hands it over, with white space around it; also as a header has it
+    /// (`Bearer TOKEN`) and as a capability URL has it (`https://SERVER/t/TOKEN/`).
     pub fn parse(text: &str) -> Result<Self, TokenError> {
-        let text = text.trim();
+        let text = bare(text.trim());
         let plain =
             |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         match text {
             "" => Err(TokenError::Empty),
             long if long.len() > MAX_TOKEN => Err(TokenError::TooLong),
+            url if url.contains("://") => Err(TokenError::Url),
             jwt if jwt.split('.').count() == 3 && jwt.split('.').all(plain) => Ok(Self(jwt.into())),
             _ => Err(TokenError::Shape),
         }
@@ -116,6 +123,18 @@ impl Token {
         let payload = self.0.split('.').nth(1).unwrap_or_default();
         let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
         serde_json::from_slice(&payload).unwrap_or_default()
+    }
+}
+
+/// The token in what people paste instead of it. Whatever else it is stays as it is.
+fn bare(text: &str) -> &str {
+    const BEARER: &str = "bearer ";
+    if text.get(..BEARER.len()).is_some_and(|start| start.eq_ignore_ascii_case(BEARER)) {
+        return text[BEARER.len()..].trim_start();
+    }
+    match text.split_once("/t/") {
+        Some((server, rest)) if server.contains("://") => rest.split(['/', '?', '#']).next().unwrap_or_default(),
+        _ => text,
     }
 }
 
@@ -167,6 +186,14 @@ impl Claims {
         }
     }
 
+    /// Whether the token says that it is for requests and not for a desktop. One that says nothing may do both.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        let scope = self.scope().unwrap_or_default();
+        let may = |name| scope.split_ascii_whitespace().any(|word| word == name);
+        !may("tunnel:connect") && (may("tunnel:proxy") || may("tunnel:infer"))
+    }
+
     /// When the token expires; `None` if it says nothing that a person could mean (dates end with the year 9999).
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
@@ -208,6 +235,34 @@ mod tests {
         assert_eq!(token(r#"{"exp":1e300}"#).claims().expires(), None);
         // The classic slip: milliseconds.
         assert_eq!(token(r#"{"exp":1700000000000}"#).claims().expires(), None);
+    }
+
+    #[test]
+    fn what_is_pasted_with_a_token_around_is_taken_for_it() {
+        for pasted in ["Bearer a.b.c", "bearer  a.b.c\n", "https://h.example/t/a.b.c", "http://[::1]:8443/t/a.b.c/v1?x"]
+        {
+            assert_eq!(Token::parse(pasted).unwrap().secret(), "a.b.c", "{pasted}");
+        }
+        for url in ["https://h.example", "https://h.example/app/#a.b.c", "https://a.b.c"] {
+            assert!(matches!(Token::parse(url), Err(TokenError::Url)), "{url}");
+        }
+        for bad in ["Bearer a", "Basic a.b.c", "https://h/t/a", "x/t/a.b.c"] {
+            let error = Token::parse(bad).unwrap_err();
+            assert!(matches!(error, TokenError::Shape) && !error.to_string().contains(bad), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_callers_token_is_known_by_its_scope() {
+        for (claims, expected) in [
+            (r#"{"scope":"tunnel:infer"}"#, true),
+            (r#"{"scope":["openid","tunnel:proxy"]}"#, true),
+            (r#"{"scope":"tunnel:connect tunnel:proxy"}"#, false),
+            (r#"{"scope":"openid"}"#, false),
+            ("{}", false),
+        ] {
+            assert_eq!(token(claims).claims().is_callers(), expected, "{claims}");
+        }
     }
 
     #[test]

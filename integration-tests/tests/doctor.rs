@@ -13,6 +13,7 @@ use hyper_util::{
 };
 use integration_tests::{
     background::{Background, Flavour},
+    jwt,
     ollama::Ollama,
     pki::HOST,
     workshop::{Said, Workshop, run},
@@ -60,6 +61,25 @@ async fn a_healthy_tunnel_is_healthy_and_stays_undisturbed() {
 }
 
 #[tokio::test]
+async fn a_caller_is_asked_for_what_a_caller_needs() {
+    let shop = Workshop::new().await;
+    let ollama = Ollama::start();
+    let (_server, addr) = shop.serve(&[]).await;
+    let client = shop.connect(addr, ollama.addr(), &[]).await;
+    let server = format!("https://{HOST}:{}", addr.port());
+    let token = shop.token(&["--user", "alice", "--scope", "infer", "--ttl", "90d", "--server", &server]).await;
+    let (token, ca) = (shop.file("caller", &token), shop.arg("ca.pem"));
+    let said = run("tunnel", ["doctor", "--token-file", &token, "--ca", &ca]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(finding(&said, "desktop").1.starts_with("desktop is online since 20"), "{said:?}");
+    assert_eq!((finding(&said, "caller").0, finding(&said, "streaming").0), ('\u{2713}', '\u{2713}'), "{said:?}");
+    for of_a_desktop in ["upgrade", "upstream", "host", "models"] {
+        assert!(!said.output.iter().any(|line| line[3..].trim_start().starts_with(of_a_desktop)), "{said:?}");
+    }
+    drop(client);
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_bad_and_named() {
     let shop = Workshop::new().await;
     let (_server, addr) = shop.serve(&[]).await;
@@ -74,7 +94,15 @@ async fn what_is_wrong_is_bad_and_named() {
         said
     };
     let said = doctor(&["--server", &server, "--ca", &ca, "--token-file", &proxy_only]).await;
-    assert_eq!(finding(&said, "token").0, '!');
+    assert_eq!(finding(&said, "desktop").0, '\u{2717}', "{said:?}");
+    assert!(advice(&said, "desktop").contains("tunnel connect"), "{said:?}");
+    assert_eq!(finding(&said, "streaming").0, '\u{2713}', "{said:?}");
+
+    // A token without scope, where the server asks for one.
+    let unscoped = shop.file("unscoped", &jwt::hs256(&jwt::claims("alice")));
+    let (_strict, strict) = shop.serve(&["--require-scope"]).await;
+    let strict = format!("https://{HOST}:{}", strict.port());
+    let said = doctor(&["--server", &strict, "--ca", &ca, "--token-file", &unscoped]).await;
     assert!(finding(&said, "upgrade").1.starts_with("refused (scope_denied)"), "{said:?}");
     assert!(advice(&said, "upgrade").contains("--scope connect"), "{said:?}");
     assert_eq!((finding(&said, "upstream").0, finding(&said, "streaming").0), ('\u{2717}', '\u{2713}'), "{said:?}");

@@ -2,10 +2,11 @@
 //!
 //! * `way`: names, TCP, proxy, TLS.
 //! * `server`: tunneld itself, the clocks, the token, the upgrade, what holds answers back.
-//! * `local`: the upstream.
+//! * `local`: the upstream, where a desktop is to be connected; `caller`: the desktop, where one is to be asked.
 //!
 //! Registers no desktop and sends no request through a tunnel.
 
+mod caller;
 mod local;
 mod server;
 mod way;
@@ -28,6 +29,13 @@ pub struct Patient {
     pub name: String,
     /// The upstream.
     pub to: Url,
+}
+
+impl Patient {
+    /// Whether the token says that requests are sent from here, and none answered.
+    fn is_caller(&self) -> bool {
+        self.token.as_ref().is_ok_and(|token| token.claims().is_callers())
+    }
 }
 
 /// What one step has found.
@@ -86,6 +94,8 @@ pub async fn examine(patient: &Patient, mut tell: impl FnMut(&Finding)) -> bool 
     if way::examine(patient, &mut tell).await {
         server::examine(patient, &mut tell).await;
     }
-    local::examine(&patient.to, &mut tell).await;
+    if !patient.is_caller() {
+        local::examine(&patient.to, &mut tell).await;
+    }
     well
 }

@@ -13,7 +13,7 @@ use hyper_util::{
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{Finding, Patient};
+use super::{Finding, Patient, caller};
 use crate::{
     config::origin,
     connector::{self, Connector},
@@ -60,13 +60,23 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) {
         Ok(token) => token,
         Err(problem) => return tell(Finding::bad("token", problem.clone())),
     };
-    let finding = accepted(&asking, token).await;
+    let status = asking.get("/api/tunnel/status", Some(token)).await;
+    let finding = accepted(token, &status);
     let accepted = finding.result != super::Verdict::Bad;
     tell(finding);
-    if accepted {
-        tell(upgrade(patient, token).await);
-        tell(buffering(&asking, token).await);
+    if patient.is_caller() {
+        tell(Finding::good(
+            "caller",
+            "the token sends requests and connects no desktop: what only one needs is left out",
+        ));
     }
+    let (Ok(Answer { body: status, .. }), true) = (status, accepted) else { return };
+    if patient.is_caller() {
+        tell(caller::desktop(&status, token.claims().tunnel.as_deref()));
+    } else {
+        tell(upgrade(patient, token).await);
+    }
+    tell(buffering(&asking, token).await);
 }
 
 /// Asks the server, on connections as the tunnel's.
@@ -129,7 +139,7 @@ fn clock(head: &HeaderMap, now: SystemTime) -> Finding {
 }
 
 /// What the token says, and what the server says to it.
-async fn accepted(asking: &Asking, token: &Token) -> Finding {
+fn accepted(token: &Token, answer: &Result<Answer, String>) -> Finding {
     #[derive(Deserialize)]
     struct Refusal {
         error: String,
@@ -143,7 +153,7 @@ async fn accepted(asking: &Asking, token: &Token) -> Finding {
         Some(left) => format!("of {user}, for {}, scope: {scope}", rough(left)),
         None => format!("of {user}, scope: {scope}"),
     };
-    match asking.get("/api/tunnel/status", Some(token)).await {
+    match answer {
         Ok(answer) if answer.status == StatusCode::OK => match left {
             Some(left) if left < TOKEN_SOON => Finding::doubtful(
                 "token",
