@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Neither nginx nor tunneld logs requests; by default both do.
     #[arg(long)]
     pub(crate) no_access_log: bool,
+    /// Also wstunnel (10.x) behind nginx: this program. Gates that aim at it are then judged by it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wstunnel: Option<PathBuf>,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

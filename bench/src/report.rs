@@ -9,18 +9,20 @@ use serde_json::{Value, json};
 pub(crate) enum Whose {
     Direct,
     Nginx,
+    /// wstunnel behind nginx.
+    Wstunnel,
     Ours,
 }
 
 /// What is compared with the gate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Judged {
-    /// Nothing: only shown.
-    No,
     /// Our figure itself.
     Itself,
     /// Our figure in units of nginx's.
     OfNginx,
+    /// Our figure in units of wstunnel's.
+    OfWstunnel,
     /// What we add to the direct figure, in units of what nginx adds.
     AddedOfNginx,
 }
@@ -36,20 +38,19 @@ pub(crate) enum Gate {
 #[derive(Debug)]
 pub(crate) struct Measure {
     name: &'static str,
-    judged: Judged,
-    gate: Option<Gate>,
+    gates: Vec<(Judged, Gate)>,
     figures: Vec<(Whose, f64)>,
 }
 
 impl Measure {
     /// A figure that is only shown.
     pub(crate) fn shown(name: &'static str) -> Self {
-        Self { name, judged: Judged::No, gate: None, figures: Vec::new() }
+        Self::gated(name, [])
     }
 
-    /// A figure with a gate.
-    pub(crate) fn gated(name: &'static str, judged: Judged, gate: Gate) -> Self {
-        Self { name, judged, gate: Some(gate), figures: Vec::new() }
+    /// A figure with gates.
+    pub(crate) fn gated(name: &'static str, gates: impl Into<Vec<(Judged, Gate)>>) -> Self {
+        Self { name, gates: gates.into(), figures: Vec::new() }
     }
 
     /// What it is called in the table.
@@ -73,13 +74,13 @@ impl Measure {
         }
     }
 
-    /// What is compared with the gate.
-    fn verdict(&self) -> Option<f64> {
+    /// What is compared with a gate.
+    fn verdict(&self, judged: Judged) -> Option<f64> {
         let ours = self.median(Whose::Ours)?;
-        match self.judged {
-            Judged::No => None,
+        match judged {
             Judged::Itself => Some(ours),
             Judged::OfNginx => Some(ours / self.median(Whose::Nginx)?),
+            Judged::OfWstunnel => Some(ours / self.median(Whose::Wstunnel)?),
             Judged::AddedOfNginx => {
                 let direct = self.median(Whose::Direct)?;
                 Some((ours - direct) / (self.median(Whose::Nginx)? - direct))
@@ -87,44 +88,59 @@ impl Measure {
         }
     }
 
-    /// Whether the gate is met; `None` without one or without figures.
-    fn passed(&self) -> Option<bool> {
-        let verdict = self.verdict()?;
+    /// The gates, each with what is compared with it.
+    fn judgements(&self) -> impl Iterator<Item = (Judged, Gate, f64)> {
+        self.gates.iter().filter_map(|(judged, gate)| Some((*judged, *gate, self.verdict(*judged)?)))
+    }
+}
+
+impl Gate {
+    fn is_met(self, verdict: f64) -> bool {
         // What is shown as met is met: as many digits as the table has.
         let shown = (verdict * 100.0).round() / 100.0;
-        Some(match self.gate? {
-            Gate::AtMost(most) => shown <= most,
-            Gate::AtLeast(least) => shown >= least,
-        })
+        match self {
+            Self::AtMost(most) => shown <= most,
+            Self::AtLeast(least) => shown >= least,
+        }
     }
 }
 
 /// How many gates are not met.
 pub(crate) fn failures(measures: &[Measure]) -> usize {
-    measures.iter().filter(|measure| measure.passed() == Some(false)).count()
+    measures.iter().flat_map(Measure::judgements).filter(|(_, gate, verdict)| !gate.is_met(*verdict)).count()
 }
 
 /// For people.
 pub(crate) fn table(measures: &[Measure]) -> String {
-    let mut text = format!(
-        "{:<44}{:>10}{:>10}{:>10}   {:<16}{:<10}\n",
-        "median over the rounds", "direct", "nginx", "ours", "judged", "gate"
-    );
+    let mut text = String::new();
+    let mut line = |name: &str, figures: [&str; 4], judged: &str, gate: &str, passed: &str| {
+        let [direct, nginx, wstunnel, ours] = figures;
+        let line =
+            format!("{name:<44}{direct:>10}{nginx:>10}{wstunnel:>10}{ours:>10}   {judged:<16}{gate:<10}{passed}");
+        writeln!(text, "{}", line.trim_end()).expect("a String takes everything");
+    };
+    line("median over the rounds", ["direct", "nginx", "wstunnel", "ours"], "judged", "gate", "");
     for measure in measures.iter().filter(|measure| !measure.figures.is_empty()) {
         let of = |whose| measure.median(whose).map_or_else(|| "-".to_owned(), figure);
-        let verdict = measure.verdict().map_or_else(String::new, |verdict| match measure.judged {
-            Judged::No | Judged::Itself => figure(verdict),
-            Judged::OfNginx => format!("{verdict:.2} x nginx"),
-            Judged::AddedOfNginx => format!("added {verdict:.2} x"),
-        });
-        let gate = measure.gate.map_or_else(String::new, |gate| match gate {
-            Gate::AtMost(most) => format!("<= {most}"),
-            Gate::AtLeast(least) => format!(">= {least}"),
-        });
-        let passed = measure.passed().map_or("", |passed| if passed { "ok" } else { "NOT MET" });
-        let (direct, nginx, ours) = (of(Whose::Direct), of(Whose::Nginx), of(Whose::Ours));
-        let line = format!("{:<44}{direct:>10}{nginx:>10}{ours:>10}   {verdict:<16}{gate:<10}{passed}", measure.name);
-        writeln!(text, "{}", line.trim_end()).expect("a String takes everything");
+        let figures = [Whose::Direct, Whose::Nginx, Whose::Wstunnel, Whose::Ours].map(of);
+        let mut first = Some((measure.name, figures.each_ref().map(String::as_str)));
+        for (judged, gate, verdict) in measure.judgements() {
+            let shown = match judged {
+                Judged::Itself => figure(verdict),
+                Judged::OfNginx => format!("{verdict:.2} x nginx"),
+                Judged::OfWstunnel => format!("{verdict:.2} x wstunnel"),
+                Judged::AddedOfNginx => format!("added {verdict:.2} x"),
+            };
+            let bound = match gate {
+                Gate::AtMost(most) => format!("<= {most}"),
+                Gate::AtLeast(least) => format!(">= {least}"),
+            };
+            let (name, figures) = first.take().unwrap_or_default();
+            line(name, figures, &shown, &bound, if gate.is_met(verdict) { "ok" } else { "NOT MET" });
+        }
+        if let Some((name, figures)) = first {
+            line(name, figures, "", "", "");
+        }
     }
     text
 }
@@ -132,18 +148,20 @@ pub(crate) fn table(measures: &[Measure]) -> String {
 /// For machines.
 pub(crate) fn json(measures: &[Measure]) -> String {
     let measures = measures.iter().filter(|measure| !measure.figures.is_empty()).map(|measure| {
-        let gate = measure.gate.map_or(Value::Null, |gate| match gate {
-            Gate::AtMost(most) => json!({"at_most": most}),
-            Gate::AtLeast(least) => json!({"at_least": least}),
+        let gates = measure.judgements().map(|(judged, gate, verdict)| {
+            let (bound, value) = match gate {
+                Gate::AtMost(most) => ("at_most", most),
+                Gate::AtLeast(least) => ("at_least", least),
+            };
+            json!({"judged": format!("{judged:?}"), "figure": verdict, bound: value, "met": gate.is_met(verdict)})
         });
         json!({
             "name": measure.name,
             "direct": measure.median(Whose::Direct),
             "nginx": measure.median(Whose::Nginx),
+            "wstunnel": measure.median(Whose::Wstunnel),
             "ours": measure.median(Whose::Ours),
-            "judged": measure.verdict(),
-            "gate": gate,
-            "passed": measure.passed(),
+            "gates": gates.collect::<Vec<_>>(),
         })
     });
     format!("{:#}\n", Value::Array(measures.collect()))
@@ -175,8 +193,9 @@ mod tests {
 
     #[test]
     fn judged_by_the_median() {
-        let mut measure = Measure::gated("p50", Judged::AddedOfNginx, Gate::AtMost(2.8));
-        assert_eq!(measure.passed(), None);
+        let gates = [(Judged::AddedOfNginx, Gate::AtMost(2.8)), (Judged::OfWstunnel, Gate::AtLeast(0.8))];
+        let mut measure = Measure::gated("p50", gates);
+        assert_eq!(measure.judgements().count(), 0);
         for (whose, figures) in
             [(Whose::Direct, [30.0, 10.0, 90.0]), (Whose::Nginx, [50.0; 3]), (Whose::Ours, [70.0, 90.0, 600.0])]
         {
@@ -184,11 +203,14 @@ mod tests {
                 measure.add(whose, figure);
             }
         }
-        assert_eq!(measure.verdict(), Some(3.0));
-        assert_eq!(measure.passed(), Some(false));
+        assert_eq!(measure.verdict(Judged::AddedOfNginx), Some(3.0));
+        assert_eq!(measure.verdict(Judged::OfWstunnel), None, "not measured");
+        measure.add(Whose::Wstunnel, 100.0);
         let measures = [measure, Measure::shown("nothing")];
         assert_eq!(failures(&measures), 1);
-        assert!(table(&measures).ends_with("added 3.00 x    <= 2.8    NOT MET\n"), "{}", table(&measures));
+        let table = table(&measures);
+        assert!(table.contains("added 3.00 x    <= 2.8    NOT MET\n"), "{table}");
+        assert!(table.ends_with("0.90 x wstunnel >= 0.8    ok\n"), "{table}");
         assert!(!json(&measures).contains("nothing"));
     }
 }

@@ -24,9 +24,16 @@ pub(crate) struct Setup {
     pub(crate) nginx: Target,
     pub(crate) ours: Target,
     pub(crate) hop: Program,
+    pub(crate) wstunnel: Option<Wstunnel>,
     pub(crate) server: Program,
     pub(crate) client: Program,
     pub(crate) stage: Stage,
+}
+
+/// wstunnel behind nginx: the edge, its server, its client.
+pub(crate) struct Wstunnel {
+    pub(crate) target: Target,
+    pub(crate) programs: [Program; 3],
 }
 
 /// What further clients and callers need: files, and where things are.
@@ -48,11 +55,13 @@ impl Setup {
         run(program(&stage.bin, "tunneld").arg("certs").arg("--out").arg(certs).args(["--host", "localhost"]))?;
         fs::write(stage.path("secret"), uuid::Uuid::now_v7().to_string())?;
 
-        let (hop, nginx) = start_nginx(arguments, certs, upstream)?;
+        let (hop, nginx) = start_nginx(arguments, certs, "nginx", upstream)?;
+        let wstunnel = start_wstunnel(arguments, certs, upstream)?;
         let server = stage.start_server(arguments)?;
         let (client, ours) = stage.desktop("bench", &[])?;
-        let setup = Self { direct: Target::plain(upstream), nginx, ours, hop, server, client, stage };
-        for target in [&setup.direct, &setup.nginx, &setup.ours] {
+        let setup = Self { direct: Target::plain(upstream), nginx, ours, hop, wstunnel, server, client, stage };
+        let wstunnel = setup.wstunnel.as_ref().map(|wstunnel| &wstunnel.target);
+        for target in [&setup.direct, &setup.nginx, &setup.ours].into_iter().chain(wstunnel) {
             answering(target).await?;
         }
         Ok(setup)
@@ -60,7 +69,9 @@ impl Setup {
 
     /// Which programs have ended, though nobody asked them to.
     pub(crate) fn obituaries(&mut self) -> String {
-        [&mut self.hop, &mut self.server, &mut self.client].into_iter().filter_map(Program::obituary).collect()
+        let wstunnel = self.wstunnel.iter_mut().flat_map(|wstunnel| &mut wstunnel.programs);
+        let all = [&mut self.hop, &mut self.server, &mut self.client].into_iter().chain(wstunnel);
+        all.filter_map(Program::obituary).collect()
     }
 }
 
@@ -136,9 +147,11 @@ pub(crate) async fn answering(target: &Target) -> io::Result<()> {
 }
 
 /// nginx as a TLS hop: as many workers as processors, kept-alive connections behind it, nothing buffered.
-fn start_nginx(arguments: &Arguments, folder: &Path, upstream: SocketAddr) -> io::Result<(Program, Target)> {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let at = folder.display();
+fn start_nginx(arguments: &Arguments, certs: &Path, name: &str, upstream: SocketAddr) -> io::Result<(Program, Target)> {
+    let port = free_port()?;
+    let folder = certs.join(name);
+    fs::create_dir(&folder)?;
+    let (at, certs_at) = (folder.display(), certs.display());
     let log = if arguments.no_access_log { "off".to_owned() } else { format!("{at}/access.log") };
     let configuration = format!(
         "worker_processes auto; pid {at}/nginx.pid; error_log {at}/nginx-error.log; daemon off;\n\
@@ -147,10 +160,10 @@ fn start_nginx(arguments: &Arguments, folder: &Path, upstream: SocketAddr) -> io
            access_log {log}; keepalive_requests 1000000000; client_max_body_size 0; tcp_nodelay on;\n\
            client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;\n\
            uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
-           upstream behind {{ server {upstream}; keepalive 512; keepalive_requests 1000000000; }}\n\
+           upstream behind {{ server {upstream} max_fails=0; keepalive 512; keepalive_requests 1000000000; }}\n\
            server {{\n\
              listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.2 TLSv1.3;\n\
-             ssl_certificate {at}/server.pem; ssl_certificate_key {at}/server-key.pem;\n\
+             ssl_certificate {certs_at}/server.pem; ssl_certificate_key {certs_at}/server-key.pem;\n\
              location / {{\n\
                proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
                proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 600s;\n\
@@ -160,10 +173,31 @@ fn start_nginx(arguments: &Arguments, folder: &Path, upstream: SocketAddr) -> io
     );
     fs::write(folder.join("nginx.conf"), configuration)?;
     let mut command = clean(Command::new("nginx"));
-    command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
+    command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf"));
     command.arg("-e").arg(folder.join("nginx-error.log"));
     let program = Program::start(&mut command, &folder.join("nginx.log"))?;
-    Ok((program, Target::tls(port, &folder.join("ca.pem"), None)?))
+    Ok((program, Target::tls(port, &certs.join("ca.pem"), None)?))
+}
+
+/// wstunnel with TLS between its two sides, and nginx as its TLS edge: it has none for HTTP.
+fn start_wstunnel(arguments: &Arguments, certs: &Path, upstream: SocketAddr) -> io::Result<Option<Wstunnel>> {
+    let Some(wstunnel) = &arguments.wstunnel else { return Ok(None) };
+    let (port, entry) = (free_port()?, free_port()?);
+    let url = format!("wss://127.0.0.1:{port}");
+    let mut serve = clean(Command::new(wstunnel));
+    serve.args(["--log-lvl", "WARN", "server", &url]);
+    serve.arg("--tls-certificate").arg(certs.join("server.pem"));
+    serve.arg("--tls-private-key").arg(certs.join("server-key.pem"));
+    let server = Program::start(&mut serve, &certs.join("wstunnel-server.log"))?;
+    let mut connect = clean(Command::new(wstunnel));
+    connect.args(["--log-lvl", "WARN", "client", "-R", &format!("tcp://127.0.0.1:{entry}:{upstream}"), &url]);
+    let client = Program::start(&mut connect, &certs.join("wstunnel-client.log"))?;
+    let (edge, target) = start_nginx(arguments, certs, "edge", SocketAddr::from(([127, 0, 0, 1], entry)))?;
+    Ok(Some(Wstunnel { target, programs: [edge, server, client] }))
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// The port in tunneld's line `listening addr=…`.
@@ -180,7 +214,7 @@ fn program(bin: &Path, name: &str) -> Command {
 
 fn clean(mut command: Command) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    command.env_clear().env("PATH", path).env("NO_COLOR", "1");
+    command.env_clear().env("PATH", path).env("NO_COLOR", "true"); // wstunnel takes no other word
     command
 }
 
