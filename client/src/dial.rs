@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -130,11 +130,10 @@ impl Dialer {
         let config = Some(tunnel_frame::websocket_config());
         match client_async_with_config(request, Pulse::new(transport), config).await {
             Ok((ws, _)) => Ok(ws),
+            // A port that speaks TLS breaks off, or says 400 in the clear as nginx and tunneld do.
+            Err(WsError::Http(response)) if is_in_the_clear(server, response.status()) => Err(in_the_clear(server)),
+            Err(WsError::Protocol(_) | WsError::Io(_)) if server.scheme() == "http" => Err(in_the_clear(server)),
             Err(WsError::Http(response)) => Err(refused(&response)),
-            Err(WsError::Protocol(_) | WsError::Io(_)) if server.scheme() == "http" => Err(unreachable(format!(
-                "{} does not answer in plain HTTP; if it speaks TLS, write https://",
-                origin(server)
-            ))),
             Err(WsError::Protocol(error)) => Err(unreachable(format!("the server does not speak WebSocket: {error}"))),
             Err(error) => Err(unreachable(error.to_string())),
         }
@@ -159,6 +158,15 @@ impl Dialer {
         headers.insert("tunnel-instance", value(&self.instance.to_string())?);
         Ok(request)
     }
+}
+
+/// Whether an answer is that of a port that speaks TLS and was not asked so.
+pub(crate) fn is_in_the_clear(server: &Url, status: StatusCode) -> bool {
+    server.scheme() == "http" && status == StatusCode::BAD_REQUEST
+}
+
+fn in_the_clear(server: &Url) -> DialError {
+    unreachable(format!("{} does not answer in plain HTTP; if it speaks TLS, write https://", origin(server)))
 }
 
 fn unreachable(reason: String) -> DialError {
@@ -193,7 +201,7 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {
         },
         |body| body.error,
     );
-    if status.is_client_error() && status != http::StatusCode::TOO_MANY_REQUESTS {
+    if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
         let code = ours.map_or_else(|| format!("http_{}", status.as_u16()), str::to_owned);
         DialError::Refused(Refusal { code, message })
     } else {

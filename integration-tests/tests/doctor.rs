@@ -116,7 +116,8 @@ async fn what_is_wrong_is_bad_and_named() {
     let said = doctor(&["--server", &server]).await;
     assert!(finding(&said, "tls").1.contains("--ca"), "{said:?}");
     let said = doctor(&["--server", &format!("http://{addr}")]).await;
-    assert!(finding(&said, "server").1.contains("if it speaks TLS, write https://"), "{said:?}");
+    assert!(finding(&said, "server").1.contains("does not answer in plain HTTP"), "{said:?}");
+    assert_eq!(advice(&said, "server"), "if it speaks TLS, write https://");
     let said = doctor(&["--server", &format!("https://{nowhere}")]).await;
     assert_eq!(finding(&said, "tcp").0, '\u{2717}');
     let said = doctor(&["--server", "https://name.invalid"]).await;

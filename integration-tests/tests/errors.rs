@@ -9,7 +9,7 @@ use integration_tests::{
     body,
     caller::{Caller, Protocol, Reply},
     eventually::{eventually, with_deadline},
-    jwt,
+    jwt, pki,
     raw::RawUpstream,
     refusal::{self, Retry, Shape},
     setup::{ALICE, Setup, World},
@@ -53,6 +53,26 @@ async fn token_missing() {
     let world = Setup::new().start().await;
     everywhere(&world.caller().anonymous(), 401, "token_missing", Retry::Unsaid).await;
     untouched(&world);
+}
+
+#[tokio::test]
+async fn plain_http_on_a_port_of_tls_is_told_so() {
+    let world = Setup::new().start().await;
+    let token = pki::token(ALICE);
+    let clear = Caller::new(pki::HOST, world.server().addr(), None).with_token(&token);
+    let sentence = everywhere(&clear, 400, "bad_request", Retry::Unsaid).await;
+    assert!(sentence.contains("https://"), "{sentence}");
+    // Whatever is asked for, and by whom; a body that is still on its way does not break the answer.
+    for request in [
+        clear.anonymous().request(Method::GET, "/healthz", body::empty()),
+        clear.request(Method::GET, "/ws/tunnel", body::empty()),
+        clear.request(Method::POST, "/api/chat", body::full("x".repeat(4 * 1024 * 1024))),
+    ] {
+        let reply = clear.send(request).await;
+        assert_eq!((reply.status().as_u16(), reply.header("connection")), (400, "close"));
+    }
+    untouched(&world);
+    world.caller().get("/api/version").await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use integration_tests::{
+    binaries::Program,
     jwt::{claims, hmac, hs256, with},
     ollama::Ollama,
     workshop::{Workshop, run},
@@ -149,6 +150,16 @@ async fn unknown_commands_are_mistakes_and_help_is_none() {
         let version = run(program, ["--version"]).await;
         assert!(version.success()[0].starts_with(program), "{version:?}");
     }
+}
+
+#[tokio::test]
+async fn plain_http_where_tls_is_spoken_is_named_and_no_refusal() {
+    let shop = Workshop::new().await;
+    let (_server, addr) = shop.serve(&[]).await;
+    let (token, server) = (shop.file("token", &hs256(&claims("alice"))), format!("http://{addr}"));
+    let mut client = Program::tunnel(["connect", "--token-file", &token, "--to", "1", "--server", &server]);
+    client.logs(&["does not answer in plain HTTP; if it speaks TLS, write https://"]).await;
+    client.logs(&["connecting", "attempt=2"]).await;
 }
 
 #[tokio::test]

@@ -25,12 +25,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
 use self::quiet::{Activity, Counted};
-use crate::{admission::Place, edge, patience::Patient, server::App, sockets::Holder, workers::Workers};
+use crate::{admission::Place, edge, edge::Channel, patience::Patient, server::App, sockets::Holder, workers::Workers};
 
 /// TLS handshake, the first request of a connection, and each request head.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -84,6 +84,8 @@ struct Callers {
 enum Protocol {
     Http1,
     Http2,
+    /// HTTP/1 in the clear where TLS was expected: each request is told so, and goes nowhere.
+    InTheClear,
 }
 
 impl Listener {
@@ -198,8 +200,15 @@ impl Listener {
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
         let Some(tls) = &self.tls else { return self.serve_http(Protocol::Http1, stream, peer, closing).await };
         let limit = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
-        match timeout(HANDSHAKE_WITHIN, tls.accept_with(stream, limit)).await {
-            Ok(Ok(stream)) => {
+        let handshake = async {
+            if begins_with_text(&stream).await? {
+                return Ok(Either::Left(stream));
+            }
+            tls.accept_with(stream, limit).await.map(Either::Right)
+        };
+        match timeout(HANDSHAKE_WITHIN, handshake).await {
+            Ok(Ok(Either::Left(stream))) => self.serve_http(Protocol::InTheClear, stream, peer, closing).await,
+            Ok(Ok(Either::Right(stream))) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
                 let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
                 self.serve_http(protocol, stream, peer, closing).await;
@@ -222,14 +231,18 @@ impl Listener {
         let activity = Activity::default();
         let service = service_fn(|request: Request<Incoming>| {
             let (app, busy) = (Arc::clone(&self.app), activity.begin());
+            let channel = match protocol {
+                Protocol::Http1 | Protocol::Http2 => Channel::Expected,
+                Protocol::InTheClear => Channel::InTheClear,
+            };
             async move {
-                let response = edge::handle(app, peer.ip(), request).await;
+                let response = edge::handle(app, peer.ip(), channel, request).await;
                 Ok::<_, std::convert::Infallible>(response.map(|body| Counted { body, _busy: busy }))
             }
         });
         let stream = TokioIo::new(Patient::new(stream, self.app.limits.stall_timeout));
         let http = match protocol {
-            Protocol::Http1 => &self.http1,
+            Protocol::Http1 | Protocol::InTheClear => &self.http1,
             Protocol::Http2 => &self.http2,
         };
         let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
@@ -265,12 +278,20 @@ impl Listener {
     /// loses nothing; on HTTP/1 a request may just be on its way.
     async fn may_close(&self, protocol: Protocol, activity: &Activity, closing: &CancellationToken) {
         self.app.draining.cancelled().await;
-        if protocol == Protocol::Http1 {
-            tokio::join!(closing.cancelled(), activity.quiet(QUIET_FOR));
-        } else {
+        if protocol == Protocol::Http2 {
             closing.cancelled().await;
+        } else {
+            tokio::join!(closing.cancelled(), activity.quiet(QUIET_FOR));
         }
     }
+}
+
+/// Whether a peer begins as a request of HTTP does, with a capital letter. TLS begins with the type of a record, 22 (RFC
+/// 8446 §5.1). Waits for the first byte, and leaves it where it is.
+async fn begins_with_text(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    let length = stream.peek(&mut first).await?;
+    Ok(length > 0 && first[0].is_ascii_uppercase())
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

@@ -224,7 +224,8 @@ impl Server {
     /// Serves until `shutdown` resolves, and then until the work in flight is done, for at most 32 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { app, socket, holder, address, listener, workers, admin, provider, watch } = self;
-        info!(addr = %address, tls = app.certs.is_some(), passed = holder == Holder::ServiceManager, "listening");
+        let held = (holder == Holder::ServiceManager).then_some("the service manager's");
+        info!(addr = %address, tls = app.certs.is_some(), socket = held, "listening");
         // All end with this function, whatever they are at.
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
         let _followed = provider.map(|provider| AbortOnDropHandle::new(tokio::spawn(provider.run())));

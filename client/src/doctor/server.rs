@@ -17,7 +17,7 @@ use super::{Finding, Patient, caller};
 use crate::{
     config::origin,
     connector::{self, Connector},
-    dial::{DialError, Dialer, Probed},
+    dial::{DialError, Dialer, Probed, is_in_the_clear},
     token::Token,
     upstream::innermost,
 };
@@ -40,6 +40,10 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) {
         Ok(answer) if answer.status == StatusCode::OK && &*answer.body == b"{\"status\":\"ok\"}\n" => {
             tell(Finding::good("server", format!("{} is a tunneld", asking.origin)));
             answer.headers
+        }
+        Ok(answer) if is_in_the_clear(&patient.server, answer.status) => {
+            let found = format!("{} does not answer in plain HTTP (status 400)", asking.origin);
+            return tell(Finding::bad("server", found).advise("if it speaks TLS, write https://"));
         }
         Ok(answer) => {
             let found = format!("{} answers, but is no tunneld (status {})", asking.origin, answer.status.as_u16());

@@ -37,6 +37,8 @@ const CASES: &[Case] = &[
     ("TCP and nothing", Begins::Tcp, "", ""),
     ("half a TLS handshake", Begins::Tcp, HELLO, ""),
     ("half a TLS handshake, drop by drop", Begins::Tcp, HELLO, "\0"),
+    ("half a head in the clear", Begins::Tcp, "GET /x HTTP/1.1\r\nHost: localhost\r\n", ""),
+    ("a head in the clear, drop by drop", Begins::Tcp, "GET /x HTTP/1.1\r\nHost: localhost\r\n", "X: y\r\n"),
     ("TLS and nothing", Begins::Tls(Protocol::Http1), "", ""),
     ("TLS for HTTP/2 and nothing", Begins::Tls(Protocol::Http2), "", ""),
     ("half a preface of HTTP/2", Begins::Tls(Protocol::Http2), "PRI * HT", ""),

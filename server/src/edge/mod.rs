@@ -50,8 +50,22 @@ pub(crate) const TUNNEL_NAME: HeaderName = HeaderName::from_static("tunnel-name"
 /// A response: ours, or one that comes over a tunnel.
 pub(crate) type EdgeBody = Either<Full<Bytes>, Either<forward::Forwarded, ticks::Ticks>>;
 
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// As the server is configured: over TLS, or over plain HTTP from a proxy.
+    Expected,
+    /// In the clear where TLS was expected: `http://` was written for `https://`.
+    InTheClear,
+}
+
 /// Answers one request.
-pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<Incoming>) -> Response<EdgeBody> {
+pub(crate) async fn handle(
+    app: Arc<App>,
+    client: IpAddr,
+    channel: Channel,
+    mut request: Request<Incoming>,
+) -> Response<EdgeBody> {
     let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let capability = capability::split(&target);
     let path = capability.as_ref().map_or(target.as_str(), |capability| &capability.rest);
@@ -62,7 +76,10 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<I
     let origin = app.cors.origin(request.headers());
     let is_head = request.method() == Method::HEAD;
     let is_http1 = request.version() != Version::HTTP_2;
-    let answer = route(&app, request, capability.as_ref(), path, &mut access).await;
+    let answer = match channel {
+        Channel::Expected => route(&app, request, capability.as_ref(), path, &mut access).await,
+        Channel::InTheClear => Err(in_the_clear(&app, request)),
+    };
     let deadline = access.deadline;
     let mut response = match answer {
         Ok(Answer::Ours(response)) => ours(access, response, is_head),
@@ -98,6 +115,14 @@ pub(crate) async fn handle(app: Arc<App>, client: IpAddr, mut request: Request<I
     }
     app.cors.decorate(origin, headers);
     response
+}
+
+/// The same for every request, whatever it asks for and whoever sends it: nobody is asked for a token in the clear.
+fn in_the_clear(app: &App, request: Request<Incoming>) -> Refusal {
+    let (parts, body) = request.into_parts();
+    drop(RequestBody::new(body, &parts, app)); // it lingers
+    Refusal::with_message(ErrorCode::BadRequest, "This port speaks HTTPS; write https:// for http:// in the address.")
+        .because("plain HTTP where TLS was expected")
 }
 
 /// What a request is answered with, if it is not refused.
