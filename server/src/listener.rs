@@ -2,6 +2,7 @@
 //!
 //! Nothing of a peer is awaited in the accept loop: one slow handshake delays nobody.
 
+mod heads;
 mod quiet;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use http::{HeaderValue, StatusCode, header};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -29,7 +31,10 @@ use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
-use self::quiet::{Activity, Counted};
+use self::{
+    heads::Heads,
+    quiet::{Activity, Counted},
+};
 use crate::{admission::Place, edge, edge::Channel, patience::Patient, server::App, sockets::Holder, workers::Workers};
 
 /// TLS handshake, the first request of a connection, and each request head.
@@ -229,18 +234,25 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::default();
+        let (stream, follows) = Heads::new(Patient::new(stream, self.app.limits.stall_timeout), protocol);
         let service = service_fn(|request: Request<Incoming>| {
             let (app, busy) = (Arc::clone(&self.app), activity.begin());
             let channel = match protocol {
                 Protocol::Http1 | Protocol::Http2 => Channel::Expected,
                 Protocol::InTheClear => Channel::InTheClear,
             };
+            let (is_last, follows) = (follows.announce(&request), follows.clone());
             async move {
-                let response = edge::handle(app, peer.ip(), channel, request).await;
+                let mut response = edge::handle(app, peer.ip(), channel, request).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    follows.switch();
+                } else if is_last {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, std::convert::Infallible>(response.map(|body| Counted { body, _busy: busy }))
             }
         });
-        let stream = TokioIo::new(Patient::new(stream, self.app.limits.stall_timeout));
+        let stream = TokioIo::new(stream);
         let http = match protocol {
             Protocol::Http1 | Protocol::InTheClear => &self.http1,
             Protocol::Http2 => &self.http2,

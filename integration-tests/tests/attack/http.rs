@@ -26,6 +26,8 @@ pub(crate) enum Expect {
     Refused(u16),
     /// The same; a proxy in front may instead mend it into this one request.
     Mendable(u16, &'static str),
+    /// This request, and 400 to what comes behind it. A proxy in front may mend that into a request.
+    RefusedBehind(&'static str),
     /// Either a refusal and nothing at the upstream, or this one request.
     RefusedOr(&'static str),
     /// No answer that looks like a success, and no complete request at the upstream. A proxy in front may mend it into
@@ -87,6 +89,8 @@ async fn judge(stage: &Stage, number: usize, (name, text, expect): &Case) -> Res
         (Expect::Mendable(_, request), Way::Nginx) | (Expect::RefusedOr(request), _) => refused || passed(&[request]),
         (Expect::Cut(_), Way::Direct) => statuses.iter().all(|status| *status >= 400) && complete(&seen) == 0,
         (Expect::Cut(request), Way::Nginx) => complete(&seen) == 0 && each_is_answered || passed(&[request]),
+        (Expect::RefusedBehind(request), Way::Direct) => passed(&[request]) && statuses == [200, 400],
+        (Expect::RefusedBehind(request), Way::Nginx) => passed(&[request]),
         (Expect::Passes(requests), _) => passed(requests),
     };
     if good {

@@ -108,7 +108,8 @@ fn post(terms: &Terms, fields: &str, data: &[Vec<u8>]) -> Vec<u8> {
 const FRAMES: &[(&str, Build, Expect)] = &[
     ("a good upload", |t| post(t, "content-length=3¶", &[frame(DATA, END_STREAM, 1, b"abc")]), Passes("POST /§ abc")),
     ("T20 more than Content-Length", |t| post(t, "content-length=3¶", &[frame(DATA, END_STREAM, 1, b"abcd")]), Refused),
-    // Complete as it was announced, before the byte too many comes.
+    // Malformed only once the byte too many comes (RFC 9113 §8.1.1), when what was announced has been passed on whole. The
+    // stream is then reset, or has been answered, which §8.1.1 allows; what comes too many goes nowhere.
     ("T20 more than Content-Length, later", |t| post(t, "content-length=3¶", &[frame(DATA, 0, 1, b"abc"), frame(DATA, END_STREAM, 1, b"d")]), RefusedOr("POST /§ abc")),
     ("T20 less than Content-Length", |t| post(t, "content-length=3¶", &[frame(DATA, END_STREAM, 1, b"ab")]), Refused),
     ("T20 DATA behind the end", |t| post(t, "", &[frame(DATA, END_STREAM, 1, b"abc"), frame(DATA, END_STREAM, 1, b"d")]), RefusedOr("POST /§ abc")),

@@ -79,7 +79,7 @@ pub(crate) const CASES: &[Case] = &[
     ("T20 a NUL in TE's name", "POST /§ HTTP/1.1¶{H}Transfer\0Encoding: chunked¶¶0¶¶{S}", Refused(400)),
     ("T20 TE in a folded line", "POST /§ HTTP/1.1¶{H}Transfer-Encoding:¶ chunked¶¶0¶¶{S}", Refused(400)),
     ("T20 TE behind a bare CR", "POST /§ HTTP/1.1¶{H}Content-Length: 3¶X: y\rTransfer-Encoding: chunked¶¶abc{S}", Refused(400)),
-    ("T20 TE behind a bare LF", "POST /§ HTTP/1.1¶{H}Content-Length: 6¶X: y\nTransfer-Encoding: chunked¶¶0¶¶{S}", RefusedOr("POST /§")),
+    ("T20 TE behind a bare LF", "POST /§ HTTP/1.1¶{H}Content-Length: 6¶X: y\nTransfer-Encoding: chunked¶¶0¶¶{S}", Mendable(400, "POST /§")),
     ("T20 TE with an underscore is no TE", "POST /§ HTTP/1.1¶{H}Connection: close¶Content-Length: 3¶Transfer_Encoding: chunked¶¶abc", Passes(&[ABC])),
     // Chunks.
     ("T20 a chunk's size of 2^64", "POST /§ HTTP/1.1¶{H}Transfer-Encoding: chunked¶¶10000000000000000¶abc¶0¶¶{S}", Cut(ABC)),
@@ -106,7 +106,8 @@ pub(crate) const CASES: &[Case] = &[
     ("T21 a flood of trailers", "POST /§ HTTP/1.1¶{H}Transfer-Encoding: chunked¶¶3¶abc¶0¶{X: a¶*3000}¶{S}", Cut(ABC)),
     // Requests behind one another.
     ("T20 two requests", "POST /§ HTTP/1.1¶{H}Content-Length: 3¶¶abcGET /§/2 HTTP/1.1¶{H}Connection: close¶¶", Passes(&[ABC, "GET /§/2"])),
-    ("T20 two requests, chunked", "POST /§ HTTP/1.1¶{H}Transfer-Encoding: chunked¶¶3¶abc¶0¶¶GET /§/2 HTTP/1.1¶{H}Connection: close¶¶", Passes(&[ABC, "GET /§/2"])),
+    // Its end is hyper's to know, so what looks at heads cannot: the connection ends with the answer.
+    ("T20 nothing behind a chunked body", "POST /§ HTTP/1.1¶{H}Transfer-Encoding: chunked¶¶3¶abc¶0¶¶GET /§/smuggled HTTP/1.1¶{H}Connection: close¶¶", Passes(&[ABC])),
     ("T20 a GET with a body is framed too", "GET /§ HTTP/1.1¶{H}Content-Length: 3¶¶abcGET /§/2 HTTP/1.1¶{H}Connection: close¶¶", Passes(&["GET /§ abc", "GET /§/2"])),
     ("T20 nothing behind Connection: close", "GET /§ HTTP/1.1¶{H}Connection: close¶¶{S}", Passes(&["GET /§"])),
     ("T20 nothing behind a refused target", "GET /§/../x HTTP/1.1¶{H}¶{S}", Refused(400)),
