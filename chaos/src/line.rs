@@ -182,6 +182,11 @@ impl Sender {
 
 /// The server had said that it takes no more on this HTTP/2 connection, before the request was sent or instead of taking
 /// it: every client asks again on another (RFC 9113 §6.8), but the library leaves that to us.
+///
+/// No loss hides here. hyper calls cancelled only what it has not taken from its queue. h2 gives a stream the GOAWAY for its
+/// error only where its id is above the last one that the server takes, or where it was not opened any more; a stream that
+/// was taken and breaks off with its connection has another error. Should a server have run it all the same, asking again
+/// shows in the ledger as one request run twice.
 fn is_turned_away(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     let said =

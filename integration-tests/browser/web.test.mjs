@@ -501,6 +501,19 @@ test("t61: a hostile desktop's page has no power in our origin", async () => {
     errors.length = 0; // its script was blocked, and Chromium says so
 });
 
+test("t59: what a desktop answers in our origin does not run in the page", async () => {
+    const page = await signedIn();
+    const ours = `/t/${world.token("bob", { scope: "tunnel:proxy" })}/evil.js`;
+    const asked = () => model.requests.filter(({ path }) => path === "/evil.js").length;
+    const before = asked();
+    assert.equal(await page.evaluate((url) => import(url).then(() => "ran", ({ name }) => name), ours), "TypeError");
+    assert.equal(await page.evaluate(() => globalThis.hacked), undefined);
+    assert.equal(asked(), before);
+    // The same answer as data is what the page is for.
+    assert.match(await page.evaluate((url) => fetch(url).then((response) => response.text()), ours), /hacked/);
+    errors.length = 0; // Chromium says what was refused
+});
+
 test("t57, t58: pages of other origins are let in only where they are listed", async () => {
     const listing = await new World().start("--cors-origin", model.url);
     await listing.connect("bob", model);

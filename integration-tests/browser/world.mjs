@@ -154,6 +154,7 @@ export class Model {
             return response.writeHead(200, headers).end(HOSTILE_PAGE);
         }
         if (request.url === "/sw.js") return response.writeHead(200, { "content-type": "text/javascript" }).end("");
+        if (request.url === "/evil.js") return response.writeHead(200, { "content-type": "text/javascript" }).end("window.hacked = 'script'");
         json(404, { error: "404 page not found" });
     }
 

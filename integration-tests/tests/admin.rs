@@ -10,13 +10,14 @@ use integration_tests::{
     admin::{Administered, LISTEN, TOKEN, send},
     body::{self, Body},
     caller::Caller,
-    eventually::eventually,
+    eventually::{eventually, with_deadline},
     ollama::Ollama,
     pki::{self, SECRET},
     setup::{ALICE, Setup},
     workshop::{Workshop, run},
 };
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tunnel::event::Event;
 use tunneld::config::AdminConfig;
 
@@ -200,4 +201,15 @@ async fn the_commands_list_and_kick() {
     server.logs(&["desktop connected", "t2"]).await;
     assert!(ask(&["kick", "t1"]).await.error(1).contains("says 404: there is no such tunnel"));
     assert!(ask(&["kick", "desktop"]).await.error(64).contains("`tunneld tunnels` lists them"));
+}
+
+/// The patience of the interface is 10 s.
+#[tokio::test]
+async fn t43_who_asks_and_does_not_read_is_cut() {
+    let this = Administered::start(Setup::new().without_desktop()).await;
+    let mut socket = TcpStream::connect(this.world.server().admin_addr()).await.unwrap();
+    let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let asks = async { while socket.write_all(requests.as_bytes()).await.is_ok() {} };
+    with_deadline("the interface gives up", asks).await;
+    assert_eq!(this.admin().get("/healthz").await.status(), 200);
 }

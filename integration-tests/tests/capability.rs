@@ -208,3 +208,28 @@ async fn a_referer_of_the_caller_stays_here() {
     assert_eq!(caller.send(request).await.status(), 200);
     assert!(!world.ollama().received()[0].headers.contains_key("referer"));
 }
+
+#[tokio::test]
+async fn t59_no_page_runs_or_is_styled_by_what_a_desktop_answers() {
+    let world = Setup::new().start().await;
+    let (caller, prefix) = bare(&world);
+    let get = async |caller: &Caller, target: &str, wanted_for: &str| {
+        let mut request = caller.request(Method::GET, target, body::empty());
+        request.headers_mut().insert("sec-fetch-dest", HeaderValue::from_str(wanted_for).unwrap());
+        caller.send(request).await
+    };
+    let path = format!("{prefix}/api/version");
+    for part in
+        ["script", "worker", "sharedworker", "serviceworker", "style", "audioworklet", "paintworklet", "xslt", "json"]
+    {
+        assert_eq!(get(&caller, &path, part).await.error(), (403, "not_allowed"), "{part}");
+    }
+    assert_eq!(world.ollama().received().len(), 0);
+    // What a person opens is in a sandbox, and what a script reads is data.
+    for good in ["empty", "document", "image"] {
+        let reply = get(&caller, &path, good).await;
+        assert_eq!((reply.status().as_u16(), reply.header("content-security-policy")), (200, "sandbox"), "{good}");
+    }
+    // Only who has a header for the token asks like that: no page's element.
+    assert_eq!(get(&world.caller(), "/api/version", "script").await.status(), 200);
+}

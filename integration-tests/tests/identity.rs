@@ -273,5 +273,8 @@ async fn check_asks_the_provider() {
     let slash = check(&format!("{issuer}/")).await;
     assert!(slash.contains(&format!("write exactly that instead of \"{issuer}/\"")), "{slash}");
     provider.answer(KEYS, 404, "");
-    assert!(check(&issuer).await.contains("no keys from the identity provider"));
+    let down = check(&issuer).await;
+    let (_, thoughts) = down.split_once("Worth a thought").unwrap_or_else(|| panic!("nothing stands out: {down}"));
+    assert!(thoughts.contains("- no keys from the identity provider"), "{down}");
+    assert!(!good.contains("no keys"), "{good}");
 }

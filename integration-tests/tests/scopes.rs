@@ -173,3 +173,33 @@ async fn a_claim_binds_a_caller_to_its_desktop() {
     let absent = pki::mint(&MintRequest { tunnel: Some("garage".to_owned()), ..MintRequest::new(ALICE) });
     assert_eq!(world.caller().with_token(&absent).get("/echo").await.error(), (503, "tunnel_offline"));
 }
+
+#[tokio::test]
+async fn a_claim_shows_a_caller_its_desktop_alone() {
+    let world = Setup::new().without_desktop().start().await;
+    let _attic = world.connect(ALICE, "attic", world.ollama().addr()).await;
+    let _cellar = world.connect(ALICE, "cellar", world.ollama().addr()).await;
+    let names = async |tunnel: Option<&str>| {
+        let token = pki::mint(&MintRequest { tunnel: tunnel.map(str::to_owned), ..MintRequest::new(ALICE) });
+        let status = world.caller().with_token(&token).get("/api/tunnel/status").await.json().await;
+        let tunnels = status["tunnels"].as_array().unwrap();
+        assert_eq!(status["connected"], json!(!tunnels.is_empty()));
+        tunnels.iter().map(|tunnel| tunnel["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None).await.len(), 2);
+    assert_eq!(names(Some("attic")).await, ["attic"]);
+    assert_eq!(names(Some("garage")).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn t40_a_token_that_allows_nothing_is_told_nothing() {
+    let world = Setup::new().start().await;
+    for path in ["/api/tunnel/status", "/api/tunnel/ticks", "/api/version"] {
+        let nothing = world.caller().with_token(&scoped("tunnel:nothing"));
+        assert_eq!(nothing.get(path).await.error(), (403, "scope_denied"), "{path}");
+    }
+    for scope in ["tunnel:connect", "tunnel:proxy", "tunnel:infer"] {
+        let reply = world.caller().with_token(&scoped(scope)).get("/api/tunnel/status").await;
+        assert_eq!(reply.status(), 200, "{scope}");
+    }
+}

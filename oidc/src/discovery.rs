@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::Url;
 
-use crate::fetch::{FetchError, Fetcher, check};
+use crate::fetch::{FetchError, Fetcher, Reach, check};
 
 /// Where the document is, after the issuer.
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
@@ -113,15 +113,20 @@ pub async fn discover(fetcher: &Fetcher, issuer: &Issuer) -> Result<Endpoints, D
 }
 
 impl Endpoints {
-    /// Not taken on trust: the issuer must be the one that was asked (`OpenID` Connect Discovery §4.3).
+    /// Not taken on trust: the issuer must be the one that was asked (`OpenID` Connect Discovery §4.3), and may not send
+    /// us to what it could not reach itself: a provider on the network names nothing of this machine.
     fn checked(self, issuer: &Issuer) -> Result<Self, DiscoveryError> {
         if self.issuer != issuer.text {
             let (document, asked) = (issuer.document.to_string(), issuer.text.clone());
             return Err(DiscoveryError::OtherIssuer { document, told: self.issuer, asked });
         }
         let others = [&self.token_endpoint, &self.device_authorization_endpoint, &self.revocation_endpoint];
+        let reach = Reach::of(&issuer.document);
         for url in [&self.jwks_uri].into_iter().chain(others.into_iter().flatten()) {
-            check(url).map_err(|error| DiscoveryError::Endpoint(url.to_string(), issuer.to_string(), error))?;
+            let inside = || if Reach::of(url) < reach { Err(FetchError::Inside) } else { Ok(()) };
+            check(url)
+                .and_then(|()| inside())
+                .map_err(|error| DiscoveryError::Endpoint(url.to_string(), issuer.to_string(), error))?;
         }
         Ok(self)
     }
@@ -174,6 +179,49 @@ mod tests {
             r#"{"issuer":"https://id.example","jwks_uri":"file:///x"}"#,
         ] {
             assert!(matches!(read(open), Err(DiscoveryError::Endpoint(..))), "{open}");
+        }
+    }
+
+    #[test]
+    fn t17_a_provider_sends_nobody_to_what_is_nearer_than_itself() {
+        const MACHINE: [&str; 7] = [
+            "http://127.0.0.1:11434/api/delete",
+            "https://127.0.0.1/x",
+            "http://localhost/x",
+            "https://a.localhost./x",
+            "https://[::1]/x",
+            "https://0.0.0.0/x",
+            "https://[::ffff:127.0.0.1]/x",
+        ];
+        const NETWORK: [&str; 6] = [
+            "https://10.1.2.3/x",
+            "https://192.168.0.1/x",
+            "https://169.254.169.254/latest",
+            "https://[fe80::1]/x",
+            "https://[fd00::1]/x",
+            "https://100.100.100.100/x",
+        ];
+        const WORLD: [&str; 3] = ["https://keys.example/x", "https://192.0.2.1/x", "https://[2001:db8::1]/x"];
+        let named = |issuer: &str, url: &str, endpoint: &str| {
+            let mut document = serde_json::json!({"issuer": issuer, "jwks_uri": "https://keys.example/x"});
+            document[endpoint] = url.into();
+            serde_json::from_value::<Endpoints>(document).unwrap().checked(&Issuer::parse(issuer).unwrap())
+        };
+        for (issuer, good, bad) in [
+            ("https://id.example", vec![&WORLD[..]], vec![&MACHINE[..], &NETWORK[..]]),
+            ("https://10.0.0.5", vec![&WORLD[..], &NETWORK[..]], vec![&MACHINE[..]]),
+            ("http://127.0.0.1:8080", vec![&WORLD[..], &NETWORK[..], &MACHINE[..]], vec![]),
+        ] {
+            for endpoint in ["jwks_uri", "token_endpoint", "device_authorization_endpoint", "revocation_endpoint"] {
+                for url in good.concat() {
+                    let known = named(issuer, url, endpoint);
+                    assert!(known.is_ok(), "{issuer} may name {url} as {endpoint}: {known:?}");
+                }
+                for url in bad.concat() {
+                    let refused = named(issuer, url, endpoint).unwrap_err();
+                    assert!(matches!(refused, DiscoveryError::Endpoint(..)), "{issuer}, {url}: {refused}");
+                }
+            }
         }
     }
 }

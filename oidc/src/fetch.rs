@@ -3,7 +3,7 @@
 //! Owns the limits: https (plain http only on this machine), 10 s from the first packet to the last, 128 KiB, and no
 //! redirects. Knows nothing of what is asked.
 
-use std::{fmt, io, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -58,6 +58,9 @@ pub enum FetchError {
     /// Everyone on the way could have written the answer.
     #[error("is not encrypted; only https:// is trusted, and http:// on this machine")]
     NotEncrypted,
+    /// A provider on the network names an address that only this machine, or a network around it, can reach.
+    #[error("is nearer to this machine than who names it; a provider may not send us there")]
+    Inside,
     /// Not an address that can be asked.
     #[error("is no address of a server")]
     NoServer,
@@ -163,18 +166,51 @@ impl fmt::Debug for Fetcher {
 /// # Errors
 /// [`FetchError::NotEncrypted`], [`FetchError::NoServer`].
 pub fn check(url: &Url) -> Result<(), FetchError> {
-    let is_local = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(FetchError::NoServer),
-    };
+    let reach = Reach::of(url).ok_or(FetchError::NoServer)?;
     match url.scheme() {
         _ if !url.username().is_empty() || url.password().is_some() => Err(FetchError::NoServer),
         "https" => Ok(()),
-        "http" if is_local => Ok(()),
+        "http" if reach == Reach::Machine => Ok(()),
         "http" => Err(FetchError::NotEncrypted),
         _ => Err(FetchError::NoServer),
+    }
+}
+
+/// Who can reach an address, as far as it says so itself. A name may be of any network, and is taken for one of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// This machine alone.
+    Machine,
+    /// A network around it.
+    Network,
+    /// Everyone.
+    World,
+}
+
+impl Reach {
+    /// `None`: it names no server.
+    pub(crate) fn of(url: &Url) -> Option<Self> {
+        let address = match url.host()? {
+            Host::Domain(name) => {
+                let name = name.trim_end_matches('.');
+                let is_local = name == "localhost" || name.ends_with(".localhost");
+                return Some(if is_local { Self::Machine } else { Self::World });
+            }
+            Host::Ipv4(address) => IpAddr::V4(address),
+            Host::Ipv6(address) => IpAddr::V6(address).to_canonical(),
+        };
+        let is_near = match address {
+            IpAddr::V4(address) => {
+                address.is_private() || address.is_link_local() || matches!(address.octets(), [100, 64..128, ..])
+            }
+            IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
+        };
+        Some(match address {
+            // To connect to the unspecified address is to connect to this machine.
+            _ if address.is_loopback() || address.is_unspecified() => Self::Machine,
+            _ if is_near => Self::Network,
+            _ => Self::World,
+        })
     }
 }
 

@@ -117,8 +117,8 @@ impl Access {
             first_byte: self.first_byte.filter(|_| is_relayed),
             duration: is_relayed.then_some(duration),
         });
-        if let Some(figures) = &self.figures {
-            self.metrics.models.count(figures);
+        if let (Some(figures), Some(user)) = (&self.figures, &self.user) {
+            self.metrics.models.count(figures, user);
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) mod web;
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tunnel_frame::policy::is_inference;
@@ -46,6 +46,9 @@ use crate::{
 
 /// Asks for one of several desktops by its name.
 pub(crate) const TUNNEL_NAME: HeaderName = HeaderName::from_static("tunnel-name");
+
+/// What a browser wants a response for (W3C Fetch Metadata).
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// A response: ours, or one that comes over a tunnel.
 pub(crate) type EdgeBody = Either<Full<Bytes>, Either<forward::Forwarded, ticks::Ticks>>;
@@ -167,12 +170,19 @@ async fn route(
     if let Some(answer) = app.web.answer(&parts) {
         return answer.map(Answer::Ours);
     }
+    if capability.is_some() && is_part_of_a_page(&parts.headers) {
+        let message = "A page may not load scripts or styles from a desktop; read its answers with fetch().";
+        return Err(Refusal::with_message(ErrorCode::NotAllowed, message));
+    }
     let credential = credential::find(&parts.headers, capability)?;
     let identity = authenticate(app, &credential).await?;
     access.user(&identity.user);
     let only_path = path.split_once('?').map_or(path, |(path, _)| path);
+    if identity.scope.is_empty() {
+        return Err(credential.source.refuse(ErrorCode::ScopeDenied));
+    }
     if only_path == "/api/tunnel/status" {
-        return Ok(Answer::Ours(own::status(&app.registry, &identity.user)));
+        return Ok(Answer::Ours(own::status(&app.registry, &identity)));
     }
     if only_path == "/api/tunnel/ticks" && capability.is_none() {
         return Ok(Answer::Ticks(ticks::ticks()));
@@ -184,6 +194,23 @@ async fn route(
     }
     let response = Box::pin(forward::forward(app, &identity, parts, body, capability, path, access)).await?;
     Ok(Answer::Forwarded(Box::new(response)))
+}
+
+/// Whether a browser wants to run this, or to style a page with it. The web client may run what is of our origin, and under
+/// `/t/` a desktop answers there, to whoever has a token for it (T59). Other credentials cannot be sent that way.
+fn is_part_of_a_page(headers: &HeaderMap) -> bool {
+    const PARTS: [&[u8]; 9] = [
+        b"audioworklet",
+        b"json",
+        b"paintworklet",
+        b"script",
+        b"serviceworker",
+        b"sharedworker",
+        b"style",
+        b"worker",
+        b"xslt",
+    ];
+    headers.get_all(SEC_FETCH_DEST).iter().any(|part| PARTS.contains(&part.as_bytes()))
 }
 
 /// Who sends this.

@@ -7,8 +7,8 @@ use tunnel_frame::Models;
 use tunnel_oidc::Login;
 
 use crate::{
+    auth::Identity,
     error::{ErrorCode, Refusal},
-    id::UserId,
     registry::Registry,
 };
 
@@ -46,11 +46,12 @@ pub(super) fn health(status: StatusCode, word: &'static str) -> Response<Bytes> 
     response
 }
 
-/// The desktops of a user, the one that takes requests first.
-pub(super) fn status(registry: &Registry, user: &UserId) -> Response<Bytes> {
+/// The desktops that a token is for, the one that takes requests first.
+pub(super) fn status(registry: &Registry, Identity { user, tunnel: bound, .. }: &Identity) -> Response<Bytes> {
     let (tunnels, lost) = registry.list(user);
     let desktops: Vec<_> = tunnels
         .iter()
+        .filter(|tunnel| bound.as_ref().is_none_or(|name| **name == *tunnel.name))
         .map(|tunnel| Desktop {
             name: &tunnel.name,
             since: humantime::format_rfc3339_seconds(tunnel.since).to_string(),
