@@ -77,6 +77,30 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     }
 }
 
+/// The innermost reason of an error, which is what a person can act on: "connection refused" rather than "client error".
+/// Knows TLS where plain HTTP was expected, and the reverse.
+#[must_use]
+pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut reason = error;
+    loop {
+        if let Some(tls) = reason.downcast_ref::<io::Error>().and_then(explain) {
+            return tls;
+        }
+        match reason.source() {
+            Some(deeper) => reason = deeper,
+            None => break,
+        }
+    }
+    match reason.to_string() {
+        // hyper's words for what begins with anything but HTTP, such as the alert of a server that wants TLS.
+        text if text == "invalid HTTP version parsed" => {
+            "it does not speak plain HTTP on this port, but HTTPS (TLS) or something else; check the port and the scheme"
+                .into()
+        }
+        text => text,
+    }
+}
+
 /// Why a TLS handshake failed, in one line that says what to do. `None` if the error is not one of TLS.
 #[must_use]
 pub fn explain(error: &io::Error) -> Option<String> {

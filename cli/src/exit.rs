@@ -91,9 +91,24 @@ impl From<clap::Error> for Exit {
             }
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self::Answer(text.to_string()),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Self::Help(text.to_string()),
-            _ => Self::usage(without_boilerplate(&text.to_string())),
+            kind => {
+                let text = text.to_string();
+                let line = without_boilerplate(&text);
+                let unknown = matches!(kind, ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
+                match command_of(&text).filter(|_| unknown && !line.contains("; tip: ")) {
+                    Some(command) => Self::usage(format_args!("{line}; see `{command} --help`")),
+                    None => Self::usage(line),
+                }
+            }
         }
     }
+}
+
+/// The command that was given, as its usage names it: `tunnel connect`.
+fn command_of(text: &str) -> Option<String> {
+    let usage = text.split("\n\n").find_map(|part| part.strip_prefix("Usage: "))?;
+    let words = usage.split_whitespace().take_while(|word| word.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    Some(words.collect::<Vec<_>>().join(" "))
 }
 
 /// clap's message without its usage block and its invitation to try `--help`: the tip stays.
@@ -149,6 +164,7 @@ mod tests {
             told(&["x", "--usr", "a"]),
             "unexpected argument '--usr' found; tip: a similar argument exists: '--user'"
         );
+        assert_eq!(told(&["x", "--nonsense"]), "unexpected argument '--nonsense' found; see `x --help`");
         assert_eq!(told(&["x", "--user"]), "a value is required for '--user <user>' but none was supplied");
     }
 

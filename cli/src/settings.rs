@@ -133,6 +133,7 @@ fn in_file(name: &impl Display, text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
     let number = 1 + text[..start].matches('\n').count();
     let message = error.message().replace("usize", "a whole number");
+    let message = message.replace(", expected a string", ", expected text; write it in quotes");
     // serde lists every known key, which is longer than a line; the help says them with a sentence each.
     if let Some(key) = message.strip_prefix("unknown field ").and_then(|rest| rest.split(',').next()) {
         return format!("{name}, line {number}: unknown key {key}; keys are the flags of --help without the dashes");
@@ -293,6 +294,10 @@ mod tests {
         assert_eq!(
             line("\nnumber = 'a'"),
             "x.toml, line 2: number: invalid type: string \"a\", expected a whole number"
+        );
+        assert_eq!(
+            line("listen-on = 8080"),
+            "x.toml, line 1: listen-on: invalid type: integer `8080`, expected text; write it in quotes"
         );
         assert!(line("number =").starts_with("x.toml, line 1: "), "{}", line("number ="));
     }

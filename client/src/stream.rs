@@ -15,6 +15,7 @@ use tokio::{
     time::{error::Elapsed, sleep, timeout},
 };
 use tracing::{Instrument, debug, debug_span};
+use tunnel_certs::client::reason;
 use tunnel_frame::{
     Abort, AbortCode, BodySize, Cut, Frame, FrameError, FrameReader, FrameWriter, RequestHead, ResponseHead, Stream,
     Watcher, limits, policy::Policy,
@@ -23,7 +24,7 @@ use tunnel_frame::{
 use crate::{
     board::{Board, Progress},
     body::{BodyProgress, RequestBody},
-    upstream::{Upstream, innermost},
+    upstream::Upstream,
 };
 
 /// How often a stream is looked at while the upstream takes no bytes of the body, when nothing else would tell that
@@ -240,7 +241,7 @@ async fn relay(
             }
             Some(Err(error)) => {
                 writer.flush().await?;
-                return Err(Abort::new(AbortCode::UpstreamError, innermost(&error)).into());
+                return Err(Abort::new(AbortCode::UpstreamError, reason(&error)).into());
             }
             None => {
                 writer.queue(&Frame::End).expect(ALWAYS);

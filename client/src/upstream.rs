@@ -11,6 +11,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use tunnel_certs::client::reason;
 use tunnel_frame::{Abort, AbortCode, BodySize, RequestHead, hop};
 use url::Url;
 
@@ -64,7 +65,7 @@ impl Upstream {
         let request = self.request(head, body)?;
         self.client.request(request).await.map_err(|error| {
             let code = if error.is_connect() { AbortCode::UpstreamUnreachable } else { AbortCode::UpstreamError };
-            Abort::new(code, innermost(&error))
+            Abort::new(code, reason(&error))
         })
     }
 
@@ -129,15 +130,6 @@ impl Upstream {
         *request.headers_mut() = headers;
         Ok(request)
     }
-}
-
-/// The cause that a person can act on: "connection refused" rather than "client error".
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -199,8 +199,11 @@ async fn the_commands_list_and_kick() {
     assert_eq!(ask(&["kick", "t1"]).await.success(), ["{\"kicked\":\"t1\"}"]);
     desktop.logs(&["the operator disconnected this desktop"]).await;
     server.logs(&["desktop connected", "t2"]).await;
-    assert!(ask(&["kick", "t1"]).await.error(1).contains("says 404: there is no such tunnel"));
-    assert!(ask(&["kick", "desktop"]).await.error(64).contains("`tunneld tunnels` lists them"));
+    assert!(ask(&["kick", "t1"]).await.error(1).contains("no tunnel has the id or name \"t1\""));
+    assert_eq!(ask(&["kick", "desktop"]).await.success(), ["{\"kicked\":\"t2\"}"]);
+    let public = addr.to_string();
+    let said = run("tunneld", ["tunnels", "--admin-listen", &public, "--admin-token-file", &admin_token]).await;
+    assert!(said.error(1).contains("is where callers are served; name the admin interface: --admin-listen"));
 }
 
 /// The patience of the interface is 10 s.

@@ -199,7 +199,7 @@ async fn t13_t32_the_revoke_command_ends_a_desktop_and_shows_no_secret() {
     let mut desktop = shop.connect(addr, upstream.addr(), &[]).await;
     let leaked = fs::read_to_string(shop.path("desktop.token")).unwrap();
     let said = run("tunneld", [&["revoke", "--user", ""], &admin[..]].concat()).await;
-    assert!(said.error(1).contains("says 400"), "{said:?}");
+    assert!(said.error(64).starts_with("--user: "), "{said:?}");
     let said = run("tunneld", [&["revoke", "--token-file", &admin_token], &admin[..]].concat()).await;
     assert!(said.error(64).contains("no JSON web token"), "{said:?}");
     assert!(run("tunneld", ["revoke", "--admin-listen", &listen]).await.error(64).contains("--user"));
@@ -218,5 +218,5 @@ async fn t13_t32_the_revoke_command_ends_a_desktop_and_shows_no_secret() {
     let stranger = shop.file("stranger", &"x".repeat(40));
     let said =
         run("tunneld", ["revoke", "--user", "a", "--admin-listen", &listen, "--admin-token-file", &stranger]).await;
-    assert!(said.error(1).contains("401"), "{said:?}");
+    assert!(said.error(1).contains(&format!("the server does not accept the token in {stranger}; ")), "{said:?}");
 }

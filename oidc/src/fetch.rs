@@ -3,7 +3,7 @@
 //! Owns the limits: https (plain http only on this machine), 10 s from the first packet to the last, 128 KiB, and no
 //! redirects. Knows nothing of what is asked.
 
-use std::{fmt, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -140,7 +140,11 @@ impl Fetcher {
             .body(Full::new(body))
             .map_err(|_| FetchError::NoServer)?;
         let exchange = async {
-            let response = self.0.ask(request).await.map_err(|error| FetchError::Unreachable(why(&error)))?;
+            let response = self
+                .0
+                .ask(request)
+                .await
+                .map_err(|error| FetchError::Unreachable(tunnel_certs::client::reason(&error)))?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
@@ -214,22 +218,10 @@ impl Reach {
     }
 }
 
-/// The innermost reason, which is what a person can do something about.
-fn why(error: &Error) -> String {
-    let mut reason: &dyn std::error::Error = error;
-    loop {
-        if let Some(tls) = reason.downcast_ref::<io::Error>().and_then(tunnel_certs::client::explain) {
-            return tls;
-        }
-        match reason.source() {
-            Some(deeper) => reason = deeper,
-            None => return reason.to_string(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -244,6 +236,22 @@ mod tests {
         for bad in ["file:///etc/passwd", "ftp://id.example", "https://user@id.example", "https://a:b@id.example"] {
             assert!(checked(bad).unwrap_err().contains("no address"), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_of_tls_is_named_as_such() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            // An alert (RFC 8446 §6): what a server of TLS answers to text.
+            stream.write_all(b"\x15\x03\x01\0\x02\x02\x0a").await.unwrap();
+            stream
+        };
+        let fetcher = Fetcher::over(hyper_util::client::legacy::connect::HttpConnector::new());
+        let (error, _stream) = tokio::join!(async { fetcher.get(&url).await.unwrap_err().to_string() }, serving);
+        assert!(error.contains("HTTPS (TLS)") && !error.contains("parsed"), "{error}");
     }
 
     #[test]

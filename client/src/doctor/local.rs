@@ -62,11 +62,12 @@ pub(super) async fn examine(to: &Url, tell: &mut impl FnMut(Finding)) {
     }
     let Some(Version { version }) = read(&body).filter(|_| status == StatusCode::OK) else {
         let found = format!("{origin} answers, but is not Ollama (status {} for /api/version)", status.as_u16());
-        return tell(Finding::doubtful(
-            "upstream",
-            found,
-            "fine, if you mean it: paths under /v1/ and others are passed on",
-        ));
+        let advice = match status {
+            // What a server of HTTPS answers to plain HTTP.
+            StatusCode::BAD_REQUEST => "does this port speak HTTPS? --to takes one that speaks plain HTTP",
+            _ => "fine, if you mean it: paths under /v1/ and others are passed on",
+        };
+        return tell(Finding::doubtful("upstream", found, advice));
     };
     tell(Finding::good("upstream", format!("{origin} is Ollama {version}")));
     tell(Finding::good("host", "it takes requests as they come out of the tunnel: its own Host, no Origin"));

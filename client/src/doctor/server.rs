@@ -12,6 +12,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use tokio::time::timeout;
+use tunnel_certs::client::reason;
 
 use super::{Finding, Patient, caller};
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
     connector::{self, Connector},
     dial::{DialError, Dialer, Probed, is_in_the_clear},
     token::Token,
-    upstream::innermost,
 };
 
 /// Clocks that differ by more than this make good tokens bad: tunneld's own leeway.
@@ -52,11 +52,9 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) {
             );
         }
         Err(problem) => {
-            let plain = if patient.server.scheme() == "http" { "; if it speaks TLS, write https://" } else { "" };
-            return tell(Finding::bad(
-                "server",
-                format!("{} does not answer in HTTP: {problem}{plain}", asking.origin),
-            ));
+            let finding = Finding::bad("server", format!("{} does not answer in HTTP: {problem}", asking.origin));
+            let plain = patient.server.scheme() == "http";
+            return tell(if plain { finding.advise("if it speaks TLS, write https://") } else { finding });
         }
     };
     tell(clock(&head, SystemTime::now()));
@@ -114,7 +112,7 @@ impl Asking {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         let sent = timeout(connector::WITHIN, self.client.request(request)).await;
-        sent.map_err(|_| "no answer in time".to_owned())?.map_err(|error| innermost(&error))
+        sent.map_err(|_| "no answer in time".to_owned())?.map_err(|error| reason(&error))
     }
 
     async fn get(&self, path: &str, token: Option<&Token>) -> Result<Answer, String> {

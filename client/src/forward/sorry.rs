@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
+use tunnel_certs::client::reason;
 use url::Url;
 
-use crate::{config::origin, upstream::innermost};
+use crate::config::origin;
 
 /// Why a request was not answered by the server.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Sorry {
 
     /// The request to the server failed before an answer came.
     pub(super) fn failed(server: &Url, error: &hyper_util::client::legacy::Error) -> Self {
-        let (server, why) = (origin(server), innermost(error));
+        let (server, why) = (origin(server), reason(error));
         let (code, message, retry) = if error.is_connect() {
             ("server_unreachable", format!("{server} cannot be reached: {why}; try `tunnel doctor`"), Retry::Fine)
         } else {

@@ -14,7 +14,7 @@ use tunnel_cli::{
     settings::{Layers, Origin, Wrong},
     value,
 };
-use tunneld::auth::Secret;
+use tunneld::{auth::Secret, error::TUNNEL_ERROR};
 
 use super::{
     resolve,
@@ -47,6 +47,7 @@ pub(super) struct AdminArgs {
 pub(super) struct Interface {
     address: SocketAddr,
     token: Secret,
+    token_file: PathBuf,
 }
 
 impl AdminArgs {
@@ -76,30 +77,39 @@ impl Interface {
         };
         let file = settings.admin_token_file.as_deref().ok_or_else(missing)?;
         let token = Secret::read(file).map_err(|error| Wrong::new("admin-token-file", error))?;
-        Ok(Self { address, token })
+        Ok(Self { address, token, token_file: file.to_owned() })
     }
 
     /// Asks, and gives the answer of a success.
     pub(super) fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Value, Exit> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Exit::failed)?;
         let asked = runtime.block_on(async { timeout(ANSWER_WITHIN, self.exchange(method, path, body)).await });
-        let problem = |what: &str| Exit::failed(format_args!("the admin interface on {} {what}", self.address));
+        let address = self.address;
+        let problem = |what: &str| Exit::failed(format_args!("the admin interface on {address} {what}"));
         match asked {
             Ok(Ok((status, answer))) if status.is_success() => Ok(answer),
+            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Exit::failed(format_args!(
+                "the server does not accept the token in {}; name the file that it runs with: --admin-token-file",
+                self.token_file.display()
+            ))),
+            Ok(Ok((StatusCode::NOT_FOUND, _))) => {
+                Err(problem("gives health and metrics alone; start the server with --admin-token-file as well"))
+            }
             Ok(Ok((status, answer))) => {
                 Err(problem(&format!("says {}: {}", status.as_u16(), answer["error"].as_str().unwrap_or("no reason"))))
             }
-            Ok(Err(error)) => Err(problem(&format!("does not answer: {error}"))),
+            Ok(Err(Failed::Public)) => Err(Exit::failed(format_args!(
+                "{address} is where callers are served; name the admin interface: --admin-listen, or --config FILE"
+            ))),
+            Ok(Err(Failed::Broken(error))) => Err(problem(&format!(
+                "does not answer: {}; is the server running, with --admin-listen {address}?",
+                tunnel_certs::client::reason(&*error)
+            ))),
             Err(_) => Err(problem("does not answer in time")),
         }
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> Result<(StatusCode, Value), Box<dyn std::error::Error>> {
+    async fn exchange(&self, method: Method, path: &str, body: &Value) -> Result<(StatusCode, Value), Failed> {
         let io = TokioIo::new(TcpStream::connect(self.address).await?);
         let (mut sender, connection) = http1::handshake(io).await?;
         let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
@@ -111,12 +121,29 @@ impl Interface {
             .body(Full::new(body))?;
         let answer = async {
             let (parts, body) = sender.send_request(request).await?.into_parts();
-            Ok::<_, hyper::Error>((parts.status, body.collect().await?.to_bytes()))
+            Ok::<_, hyper::Error>((parts, body.collect().await?.to_bytes()))
         };
-        let (status, body) = tokio::select! {
+        let (parts, body) = tokio::select! {
             answer = answer => answer?,
             Err(error) = connection => return Err(error.into()),
         };
-        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+        if parts.headers.contains_key(TUNNEL_ERROR) {
+            return Err(Failed::Public);
+        }
+        Ok((parts.status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+}
+
+/// Why there is no answer of an admin interface.
+enum Failed {
+    /// It is a tunneld, but its port for callers.
+    Public,
+    /// None came.
+    Broken(Box<dyn std::error::Error>),
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Broken(Box::new(error))
     }
 }

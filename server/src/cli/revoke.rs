@@ -13,6 +13,11 @@ use tunnel_cli::{
     settings::{Origin, Wrong},
 };
 
+use tunneld::{
+    auth::OWN_ISSUER,
+    id::{MAX_ID_BYTES, UserId},
+};
+
 use super::{Output, admin};
 
 const EXAMPLES: &str = "\
@@ -51,15 +56,43 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, origin: Origin) -> Result<Output, Exit> {
     let (interface, origin) = args.admin.interface(origin)?;
-    let body = match &args.token_file {
-        Some(file) => of_token(file).map_err(|problem| origin.error(&Wrong::new("token-file", problem)))?,
-        None if args.user.is_some() => json!({ "user": args.user, "issuer": args.issuer }),
-        None => json!({ "jti": args.jti }),
-    };
+    let body = subject(args).map_err(|wrong| origin.error(&wrong))?;
+    let online = interface.ask(Method::GET, "/tunnels", &Value::Null)?;
     let answer = interface.ask(Method::POST, "/revocations", &body)?;
-    let lost = "\nin force until the server restarts: it runs without --revocations-file\n";
-    let hint = if answer["persisted"] == true { "" } else { lost };
-    Ok(Output { result: format!("{answer}\n"), hint: hint.to_owned() })
+    let mut hint = String::new();
+    if args.user.is_some() && !has_desktop(&online, &answer) {
+        // A server knows no list of its users: a slip of the pen would pass for a revocation.
+        hint.push_str("\nno desktop of this user was connected; is the name right, and the --issuer?\n");
+    }
+    if answer["persisted"] != true {
+        hint.push_str("\nin force until the server restarts: it runs without --revocations-file\n");
+    }
+    Ok(Output { result: format!("{answer}\n"), hint })
+}
+
+/// What is to be revoked, as the admin interface takes it.
+fn subject(args: &Args) -> Result<Value, Wrong> {
+    if let Some(file) = &args.token_file {
+        return of_token(file).map_err(|problem| Wrong::new("token-file", problem));
+    }
+    if let Some(user) = &args.user {
+        UserId::new(args.issuer.as_deref().unwrap_or(OWN_ISSUER), user).map_err(|error| Wrong::new("user", error))?;
+        return Ok(json!({ "user": user, "issuer": args.issuer }));
+    }
+    let jti = args.jti.as_deref().unwrap_or_default();
+    if !(1..=MAX_ID_BYTES).contains(&jti.len()) {
+        return Err(Wrong::new(
+            "jti",
+            "the id of a token has 1 to 255 bytes; `tunneld revoke --token-file` reads it from one",
+        ));
+    }
+    Ok(json!({ "jti": jti }))
+}
+
+/// Whether the user of a revocation has a desktop among these tunnels.
+fn has_desktop(online: &Value, revoked: &Value) -> bool {
+    let is_theirs = |tunnel: &Value| ["user", "issuer"].iter().all(|key| tunnel[key] == revoked[key]);
+    online["tunnels"].as_array().is_some_and(|tunnels| tunnels.iter().any(is_theirs))
 }
 
 /// The id and the end of the token in a file. They are read, not verified: revoking is no right of its bearer.
@@ -77,4 +110,17 @@ fn of_token(file: &Path) -> Result<Value, String> {
         .filter(|exp| *exp < 253_402_300_800)
         .map(|exp| humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(exp)).to_string());
     Ok(json!({ "jti": claims["jti"], "expires": expires }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_by_name_and_issuer() {
+        let online = json!({"tunnels": [{"user": "bob", "issuer": "tunneld"}, {"user": "eve", "issuer": "idp"}]});
+        let known = |user: &str, issuer: &str| has_desktop(&online, &json!({"user": user, "issuer": issuer}));
+        assert!(known("bob", "tunneld") && known("eve", "idp"));
+        assert!(!known("bbo", "tunneld") && !known("bob", "idp"));
+    }
 }

@@ -13,7 +13,8 @@ Examples:
 
 const KICK_EXAMPLES: &str = "\
 Examples:
-  tunneld kick t7 --config tunneld.toml     `tunneld tunnels` says the ids
+  tunneld kick t7 --config tunneld.toml        `tunneld tunnels` says the ids
+  tunneld kick laptop --config tunneld.toml    by its name, if one desktop alone has it
 
 What runs on it is cut. Its desktop connects again by itself: `tunneld revoke` keeps it out.";
 
@@ -33,8 +34,9 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(after_help = KICK_EXAMPLES)]
 pub(super) struct KickArgs {
-    /// Which tunnel, such as t7
-    id: String,
+    /// Which tunnel: its id, such as t7, or the name of its desktop
+    #[arg(value_name = "ID|NAME")]
+    which: String,
 
     #[command(flatten)]
     admin: admin::AdminArgs,
@@ -52,13 +54,28 @@ pub(super) fn list(args: &Args, origin: Origin) -> Result<Output, Exit> {
 }
 
 pub(super) fn kick(args: &KickArgs, origin: Origin) -> Result<Output, Exit> {
-    let is_id = args.id.strip_prefix('t').is_some_and(|number| number.parse::<u64>().is_ok());
-    if !is_id {
-        return Err(Exit::usage(format_args!("{:?} is no tunnel; `tunneld tunnels` lists them, such as t7", args.id)));
-    }
     let (interface, _) = args.admin.interface(origin)?;
-    let answer = interface.ask(Method::POST, &format!("/tunnels/{}/kick", args.id), &Value::Null)?;
+    let tunnels = interface.ask(Method::GET, "/tunnels", &Value::Null)?;
+    let tunnels = tunnels["tunnels"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let id = meant(&args.which, tunnels).map_err(Exit::failed)?;
+    let answer = interface.ask(Method::POST, &format!("/tunnels/{id}/kick"), &Value::Null)?;
     Ok(Output { result: format!("{answer}\n"), hint: String::new() })
+}
+
+/// The id of the tunnel that has this id, or whose desktop alone has this name.
+fn meant<'a>(which: &str, tunnels: &'a [Value]) -> Result<&'a str, String> {
+    let with = |key: &str| -> Vec<&'a Value> { tunnels.iter().filter(|tunnel| tunnel[key] == which).collect() };
+    let id = |tunnel: &'a Value| tunnel["id"].as_str().unwrap_or_default();
+    match (&with("id")[..], &with("name")[..]) {
+        (&[tunnel], _) | (_, &[tunnel]) => Ok(id(tunnel)),
+        (_, []) => Err(format!("no tunnel has the id or name {which:?}; `tunneld tunnels` lists those that are there")),
+        (_, several) => {
+            let each =
+                |tunnel: &&'a Value| format!("{} of {}", id(tunnel), visible(tunnel["user"].as_str().unwrap_or("?")));
+            let each: Vec<_> = several.iter().map(each).collect();
+            Err(format!("several desktops are called {which:?}; name one by its id: {}", each.join(", ")))
+        }
+    }
 }
 
 /// A line for each tunnel, under a line of titles; columns as wide as they need to be.
@@ -97,6 +114,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_tunnel_is_meant_by_its_id_or_by_a_name_of_its_own() {
+        let tunnel = |id: &str, user: &str, name: &str| json!({"id": id, "user": user, "name": name});
+        let tunnels = [
+            tunnel("t1", "bob", "laptop"),
+            tunnel("t2", "eve", "laptop"),
+            tunnel("t3", "eve", "attic"),
+            tunnel("t4", "eve", "t1"),
+        ];
+        assert_eq!(meant("t1", &tunnels), Ok("t1"));
+        assert_eq!(meant("attic", &tunnels), Ok("t3"));
+        let several = meant("laptop", &tunnels).unwrap_err();
+        assert!(several.ends_with("by its id: t1 of bob, t2 of eve"), "{several}");
+        for unknown in ["t9", "cellar", ""] {
+            assert!(meant(unknown, &tunnels).unwrap_err().contains("`tunneld tunnels` lists"), "{unknown}");
+        }
+    }
 
     #[test]
     fn a_table_for_people() {
