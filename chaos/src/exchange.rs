@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -66,7 +66,8 @@ pub(crate) async fn run(line: &Line, order: &Order) -> End {
         return End::Failed(Failure::Refused(head.status.as_u16(), code.to_owned()));
     }
     let end = read(order, &mut body).await;
-    if let End::Complete(_) = end {
+    let is_last = head.headers.get(header::CONNECTION).is_some_and(|value| value == "close");
+    if matches!(end, End::Complete(_)) && !is_last {
         line.keep(taken);
     }
     end
