@@ -49,7 +49,7 @@ for file in tunneld.toml server.pem server-key.pem; do
     fi
 done
 [ -e "$next/tunneld.toml" ] || fail "there is no $etc/tunneld.toml; the first time say --config FILE, which deploy/tunneld.example.toml shows"
-if ! report=$("$here/tunneld" check --config "$next/tunneld.toml" 2>"$next/said"); then
+if ! "$here/tunneld" check --config "$next/tunneld.toml" >/dev/null 2>"$next/said"; then
     sed "s|$next/|$etc/|g" "$next/said" >&2
     fail "nothing was changed: $version refuses the configuration, for the reason above"
 fi
@@ -63,8 +63,7 @@ sed "s|^ExecStart=/usr/bin/tunneld |ExecStart=$program |" "$here/tunneld.service
 put 644 "$here/service" "$units/tunneld.service"
 if [ ! -e "$units/tunneld.socket" ]; then
     # Where the configuration listens, and its admin interface; from then on this file is the administrator's.
-    addresses=$(say "$report" | sed -n 's|^  listens on  *https*://\([^ ]*\), .*|\1|p; s|^  admin interface  *http://\([^ ]*\): .*|\1|p')
-    [ -n "$addresses" ] || fail "cannot read from 'tunneld check' where it listens; make $units/tunneld.socket by hand, see deploy/tunneld.socket"
+    addresses=$("$program" check --sockets --config "$etc/tunneld.toml")
     { sed '/ListenStream=/d; /^# The admin interface/d; /^Backlog=/d' "$here/tunneld.socket" | sed '/^\[Install\]/,$d'
         for address in $addresses; do say "ListenStream=$address"; done
         printf 'Backlog=4096\n\n[Install]\nWantedBy=sockets.target\n'; } >"$here/socket"

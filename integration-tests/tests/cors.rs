@@ -106,6 +106,17 @@ async fn t57_other_origins_get_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_that_may_not_call_is_told_so_and_not_asked_for_a_token() {
+    for world in [with_origins(&[LISTED]).await, Setup::new().start().await] {
+        let asked = preflight(OTHERS[0], "POST", "authorization");
+        let reply = send(&world.caller().anonymous(), Method::OPTIONS, "/v1/chat/completions", &asked).await;
+        assert_eq!(reply.error(), (403, "not_allowed"));
+        let said = reply.text().await;
+        assert!(said.contains("--cors-origin") && !said.contains(OTHERS[0]), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn t57_two_origins_are_none() {
     let world = with_origins(&[LISTED]).await;
     let reply = send(&world.caller(), Method::GET, "/echo", &[("origin", LISTED), ("origin", OTHERS[0])]).await;

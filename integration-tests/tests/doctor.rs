@@ -103,9 +103,9 @@ async fn what_is_wrong_is_bad_and_named() {
     let (_strict, strict) = shop.serve(&["--require-scope"]).await;
     let strict = format!("https://{HOST}:{}", strict.port());
     let said = doctor(&["--server", &strict, "--ca", &ca, "--token-file", &unscoped]).await;
-    assert!(finding(&said, "upgrade").1.starts_with("refused (scope_denied)"), "{said:?}");
-    assert!(advice(&said, "upgrade").contains("--scope connect"), "{said:?}");
-    assert_eq!((finding(&said, "upstream").0, finding(&said, "streaming").0), ('\u{2717}', '\u{2713}'), "{said:?}");
+    assert!(finding(&said, "token").1.starts_with("refused (scope_denied)"), "{said:?}");
+    assert!(advice(&said, "token").contains("--scope proxy"), "{said:?}");
+    assert_eq!(finding(&said, "upstream").0, '\u{2717}', "{said:?}");
 
     let forged = shop.file("forged", "e30.eyJzdWIiOiJib2IifQ.c2ln");
     let said = doctor(&["--server", &server, "--ca", &ca, "--token-file", &forged]).await;

@@ -94,7 +94,14 @@ async fn token_expired() {
 async fn scope_denied() {
     let world = Setup::new().start().await;
     let connect = jwt::hs256(&jwt::with(jwt::claims(ALICE), &json!({"scope": "tunnel:connect"})));
-    everywhere(&world.caller().with_token(&connect), 403, "scope_denied", Retry::Unsaid).await;
+    let said = everywhere(&world.caller().with_token(&connect), 403, "scope_denied", Retry::Unsaid).await;
+    assert!(
+        said.contains("is tunnel:connect, and this needs tunnel:infer;") && said.contains("--scope infer"),
+        "{said}"
+    );
+    let infer = jwt::hs256(&jwt::with(jwt::claims(ALICE), &json!({"scope": "tunnel:infer"})));
+    let said = world.caller().with_token(&infer).get("/api/ps/x").await.text().await;
+    assert!(said.contains("is tunnel:infer, and this needs tunnel:proxy;") && said.contains("--scope proxy"), "{said}");
     untouched(&world);
 }
 

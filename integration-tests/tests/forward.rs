@@ -237,3 +237,20 @@ async fn the_program_listens_on_this_machine_only() {
     let said = run("tunnel", [&args[..], &["--listen", &occupied]].concat()).await;
     assert!(said.errors.iter().any(|line| line.contains("is taken, perhaps by an Ollama")), "{said:?}");
 }
+
+#[tokio::test]
+async fn the_program_says_which_request_failed_and_never_the_token() {
+    let shop = Workshop::new().await;
+    let (server, addr) = shop.serve(&[]).await;
+    let text = shop.token(&["--user", "alice", "--server", &format!("https://localhost:{}", addr.port())]).await;
+    let (token, ca) = (shop.file("key", &text), shop.arg("ca.pem"));
+    let mut forward = Program::tunnel(["forward", "--token-file", &token, "--ca", &ca, "--listen", "127.0.0.1:0"]);
+    let caller = Caller::new("127.0.0.1", forward.listening().await, None);
+    assert_eq!(caller.get("/api/tags").await.error(), (503, "tunnel_offline"));
+    forward.logs(&["WARN", "the server refused a request", "path=\"/api/tags\"", "tunnel_offline"]).await;
+    drop(server);
+    assert_eq!(caller.get("/api/ps").await.status(), 502);
+    forward.logs(&["WARN", "try `tunnel doctor`", "path=\"/api/ps\""]).await;
+    let signature = text.rsplit_once('.').unwrap().1;
+    assert!(!forward.errors().iter().any(|line| line.contains(signature)));
+}

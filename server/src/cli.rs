@@ -91,6 +91,10 @@ struct CheckArgs {
     /// Ask the server that runs with these settings whether it is ready, instead
     #[arg(long)]
     running: bool,
+
+    /// Print only where it would listen, an address a line: callers first, then the admin interface
+    #[arg(long, conflicts_with = "running")]
+    sockets: bool,
 }
 
 /// What is to be done.
@@ -123,7 +127,12 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, Ex
         Commands::Serve(args) => serve(args, origin).map(|serve| Task::Serve(Box::new(serve))),
         Commands::Check(args) => {
             let serve = serve(args.serve, origin)?;
-            if args.running { running::run(&serve.config) } else { check::run(serve) }.map(Task::Done)
+            match (args.running, args.sockets) {
+                (true, _) => running::run(&serve.config),
+                (false, true) => Ok(check::sockets(&serve.config)),
+                (false, false) => check::run(serve),
+            }
+            .map(Task::Done)
         }
         Commands::Token(args) => token::run(&args, origin).map(Task::Done),
         Commands::Revoke(args) => revoke::run(&args, origin).map(Task::Done),

@@ -22,7 +22,10 @@ use tunnel_frame::AbortCode;
 
 pub use self::code::ErrorCode;
 use self::{body::BodyShape, code::Retry};
-use crate::{auth::AuthError, id::RequestId};
+use crate::{
+    auth::{AuthError, Scope},
+    id::RequestId,
+};
 
 /// Names the code of an error to programs, on every error response.
 pub const TUNNEL_ERROR: HeaderName = HeaderName::from_static("tunnel-error");
@@ -80,6 +83,27 @@ impl Refusal {
         let message =
             "No desktop of this user is connected under that name; GET /api/tunnel/status lists those that are.";
         Self::with_message(ErrorCode::TunnelOffline, message)
+    }
+
+    /// The token's scope does not cover what is asked: which it has, and which is `needed`, without `tunnel:`.
+    #[must_use]
+    pub fn scope(has: Scope, needed: &str) -> Self {
+        let has = if has.is_empty() { "none of this server".to_owned() } else { has.to_string() };
+        Self::with_message(
+            ErrorCode::ScopeDenied,
+            format!(
+                "The scope of this token is {has}, and this needs tunnel:{needed}; get one that 'tunneld token --user NAME \
+                 --scope {needed}' mints, or ask who gave you this one."
+            ),
+        )
+    }
+
+    /// A page asks whether it may call, and its origin is not on the list. The origin itself is not repeated.
+    #[must_use]
+    pub fn foreign_origin() -> Self {
+        let message =
+            "Web pages of this origin may not call this server; its operator lets them in with --cors-origin.";
+        Self::with_message(ErrorCode::NotAllowed, message).because("a preflight of an origin that is not listed")
     }
 
     /// The deadline has passed. Where it was the longest that the server allows, asking for more would change nothing.

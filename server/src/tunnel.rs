@@ -62,8 +62,7 @@ pub(crate) async fn accept(
     let identity = edge::authenticate(app, &credential).await?;
     access.user(&identity.user);
     if !identity.scope.contains(Scope::CONNECT) {
-        let message = "This token is a caller's and may not connect a desktop; get one with the scope 'connect'.";
-        return Err(Refusal::with_message(ErrorCode::ScopeDenied, message));
+        return Err(Refusal::scope(identity.scope, "connect"));
     }
     let key = websocket_key(&request)?;
     if app.is_draining() {

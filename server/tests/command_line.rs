@@ -58,6 +58,8 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let environment = [("TUNNELD_CONFIG", "tunneld.toml"), ("TUNNELD_LISTEN", "127.0.0.1:2")];
     assert!(check(&[], "check --config tunneld.toml").contains("http://127.0.0.1:1,"));
     assert!(check(&environment, "check").contains("http://127.0.0.1:2,"));
+    let both = "check --sockets --listen 127.0.0.1:3 --admin-listen [::1]:4";
+    assert_eq!(check(&environment, both), "127.0.0.1:3\n[::1]:4\n");
     assert!(check(&environment, "check --listen 127.0.0.1:3").contains("http://127.0.0.1:3,"));
     assert!(check(&environment, "check").contains("stall timeout     1s\n"));
 }

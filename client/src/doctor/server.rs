@@ -195,14 +195,13 @@ async fn upgrade(patient: &Patient, token: &Token) -> Finding {
         }
         Err(DialError::Refused(refusal)) => {
             let finding = Finding::bad("upgrade", format!("refused ({}): {}", refusal.code, refusal.message));
-            match refusal.code.as_str() {
-                "upgrade_required" => finding.advise(
+            if refusal.code == "upgrade_required" {
+                return finding.advise(
                     "a proxy on the way drops the header Upgrade; nginx needs proxy_http_version 1.1 and \
                      proxy_set_header Upgrade $http_upgrade at /ws/tunnel",
-                ),
-                "scope_denied" => finding.advise("mint one that may connect: tunneld token --scope connect"),
-                _ => finding,
+                );
             }
+            finding
         }
         Err(DialError::Unreachable(problem)) => Finding::bad("upgrade", problem)
             .advise("a proxy on the way may not pass WebSocket on: look at its configuration for /ws/tunnel"),

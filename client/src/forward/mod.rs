@@ -137,16 +137,22 @@ async fn pause_after(error: &io::Error) {
 
 impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path().to_owned();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let allowed = match self.forward.guard.admit(request.method(), request.headers()) {
             Ok(guard::Admitted::Request(origin)) => origin,
             Ok(guard::Admitted::Preflight(response)) => return response.map(Either::Left),
             Err(sorry) => return sorry.response(&path).map(Either::Left),
         };
         let mut response = match self.send(request).await {
-            Ok(response) => response.map(Either::Right),
+            Ok(response) => {
+                if let Some(code) = response.headers().get("tunnel-error").and_then(|code| code.to_str().ok()) {
+                    let status = response.status().as_u16();
+                    warn!(%method, path, status, code, "the server refused a request; its answer says what to do");
+                }
+                response.map(Either::Right)
+            }
             Err(sorry) => {
-                debug!(path, "{sorry}");
+                warn!(%method, path, "{sorry}");
                 sorry.response(&path).map(Either::Left)
             }
         };

@@ -51,7 +51,7 @@ impl Sorry {
         let (code, message, retry) = if error.is_connect() {
             ("server_unreachable", format!("{server} cannot be reached: {why}; try `tunnel doctor`"), Retry::Fine)
         } else {
-            ("server_lost", format!("{server} broke off before it answered: {why}"), Retry::No)
+            ("server_lost", format!("{server} broke off before it answered: {why}; try `tunnel doctor`"), Retry::No)
         };
         Self { status: StatusCode::BAD_GATEWAY, code, message, retry }
     }

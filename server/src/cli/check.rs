@@ -55,6 +55,14 @@ pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
     Ok(Output { result: report, hint: String::new() })
 }
 
+/// For a program that makes sockets to pass: `deploy/install.sh`.
+pub(super) fn sockets(config: &Config) -> Output {
+    let admin = config.admin.as_ref().map(|admin| admin.listen);
+    let addresses = [Some(config.listen), admin].into_iter().flatten();
+    let lines: Vec<String> = addresses.map(|address| format!("{address}\n")).collect();
+    Output { result: lines.concat(), hint: String::new() }
+}
+
 fn ask(keys: &KeySource) -> Result<Result<usize, String>, Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Exit::failed)?;
     Ok(runtime.block_on(provider::look(keys)))

@@ -81,6 +81,15 @@ impl CorsPolicy {
         Some(response)
     }
 
+    /// Whether this is a preflight of an origin that is not listed. It is answered like any other request, in other words.
+    pub(super) fn is_foreign_preflight(&self, request: &Parts) -> bool {
+        let headers = &request.headers;
+        request.method == Method::OPTIONS
+            && headers.contains_key(header::ORIGIN)
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+            && self.origin(headers).is_none()
+    }
+
     /// Lets the page of a listed origin read a response. Every response says that it varies, or a cache would answer
     /// one origin with the fields of another.
     pub fn decorate(&self, origin: Option<ListedOrigin>, response: &mut HeaderMap) {
@@ -216,6 +225,9 @@ mod tests {
         assert!(!headers.contains_key("access-control-allow-credentials"));
         for other in ["https://app.example.evil", "http://app.example", "https://app.example:444", "null", "*", ""] {
             assert!(preflight(other).is_none(), "{other}");
+            let fields = [("origin", other), ("access-control-request-method", "POST")];
+            assert!(policy(&[APP]).is_foreign_preflight(&request("OPTIONS", &fields)), "{other}");
+            assert!(!policy(&[APP]).is_foreign_preflight(&request("OPTIONS", &fields[..1])), "{other}");
         }
     }
 

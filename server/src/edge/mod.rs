@@ -174,12 +174,15 @@ async fn route(
         let message = "A page may not load scripts or styles from a desktop; read its answers with fetch().";
         return Err(Refusal::with_message(ErrorCode::NotAllowed, message));
     }
-    let credential = credential::find(&parts.headers, capability)?;
+    // What a page is told that may not call at all: not that it should send a token, which a preflight never carries.
+    let is_foreign = app.cors.is_foreign_preflight(&parts);
+    let refuse = |refusal| if is_foreign { Refusal::foreign_origin() } else { refusal };
+    let credential = credential::find(&parts.headers, capability).map_err(refuse)?;
     let identity = authenticate(app, &credential).await?;
     access.user(&identity.user);
     let only_path = path.split_once('?').map_or(path, |(path, _)| path);
     if identity.scope.is_empty() {
-        return Err(credential.source.refuse(ErrorCode::ScopeDenied));
+        return Err(credential.source.refuse(Refusal::scope(identity.scope, "proxy")));
     }
     if only_path == "/api/tunnel/status" {
         return Ok(Answer::Ours(own::status(&app.registry, &identity)));
@@ -187,7 +190,7 @@ async fn route(
     if only_path == "/api/tunnel/ticks" && capability.is_none() {
         return Ok(Answer::Ticks(ticks::ticks()));
     }
-    authorise(&identity, &parts.method, only_path).map_err(|refusal| credential.source.refuse(refusal))?;
+    authorise(&identity, &parts.method, only_path).map_err(|refusal| credential.source.refuse(refuse(refusal)))?;
     if credential.source == Source::Capability && parts.method == Method::HEAD && only_path == "/" {
         // The Ollama CLI asks this before each command, and shows nothing of an error.
         return Ok(Answer::Ours(Response::new(Bytes::new())));
@@ -227,10 +230,8 @@ pub(crate) async fn authenticate(app: &App, credential: &Credential<'_>) -> Resu
 
 /// Whether the token's scope covers this request (T40, T64).
 fn authorise(identity: &Identity, method: &Method, path: &str) -> Result<(), Refusal> {
-    if identity.scope.contains(Scope::PROXY) || (identity.scope.contains(Scope::INFER) && is_inference(method, path)) {
-        return Ok(());
-    }
-    Err(ErrorCode::ScopeDenied.into())
+    let (wanted, needed) = if is_inference(method, path) { (Scope::INFER, "infer") } else { (Scope::PROXY, "proxy") };
+    if identity.scope.contains(wanted) { Ok(()) } else { Err(Refusal::scope(identity.scope, needed)) }
 }
 
 /// A response of ours. One to HEAD has the length of its body, but not the body (RFC 9110 §9.3.2).
