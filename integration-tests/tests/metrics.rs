@@ -108,7 +108,7 @@ async fn tunnels_are_counted_as_they_come_and_go() {
     assert_eq!(this.world.caller().anonymous().get("/ws/tunnel").await.status(), 401);
     comes_to(&admin, "tunneld_rejected_handshakes_total{reason=\"token_missing\"}", 1.0).await;
     let mut plain = std::net::TcpStream::connect(this.world.server().addr()).unwrap();
-    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    plain.write_all(b"neither TLS nor HTTP").unwrap();
     comes_to(&admin, "tunneld_rejected_handshakes_total{reason=\"tls\"}", 1.0).await;
     // A file that is read again, well and badly.
     this.world.server().reload();

@@ -13,6 +13,11 @@ use crate::auth::{
     },
 };
 
+// What is promised, whatever the code's own constants say.
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A provider.
 #[derive(Default)]
 struct Fake(Mutex<State>);
@@ -99,7 +104,7 @@ async fn t14_a_new_key_is_accepted_at_once_and_a_withdrawn_one_within_ten_minute
     assert_eq!(world.judge("ed2").await, (Ok(()), Duration::from_millis(100)));
     assert_eq!(world.judge("one").await, (Ok(()), Duration::ZERO));
     world.provider.publish(&["ed2"]);
-    sleep(MISSING_AT_MOST_EVERY + REFRESH_EVERY + Duration::from_secs(1)).await;
+    sleep(HALF_A_MINUTE + TEN_MINUTES + Duration::from_secs(1)).await;
     assert_eq!(world.judge("one").await.0, Err(AuthError::KeyUnknown));
     assert_eq!(world.judge("ed2").await.0, Ok(()));
 }
@@ -122,7 +127,7 @@ async fn t15_a_flood_of_labels_is_one_fetch_in_30_s_and_hides_no_new_key() {
         if let Some(at) = rotated
             && world.judge("ed2").await.0.is_ok()
         {
-            assert!(at.elapsed() <= MISSING_AT_MOST_EVERY + Duration::from_secs(1), "{:?}", at.elapsed());
+            assert!(at.elapsed() <= HALF_A_MINUTE + Duration::from_secs(1), "{:?}", at.elapsed());
             rotated = None;
         }
         sleep(Duration::from_millis(40)).await;
@@ -131,7 +136,7 @@ async fn t15_a_flood_of_labels_is_one_fetch_in_30_s_and_hides_no_new_key() {
     let fetches = world.provider.fetches();
     assert!(fetches.len() > 3, "{fetches:?} in {:?}", started.elapsed());
     for pair in fetches[1..].windows(2) {
-        assert!(pair[1] - pair[0] >= MISSING_AT_MOST_EVERY, "{pair:?}");
+        assert!(pair[1] - pair[0] >= HALF_A_MINUTE, "{pair:?}");
     }
 }
 
@@ -143,10 +148,10 @@ async fn t16_known_keys_outlive_the_provider_for_a_day() {
     // A key that nobody can look up is neither good nor bad; that is said at once from then on.
     assert_eq!(world.judge("ed2").await, (Err(AuthError::KeysUnavailable), Duration::from_millis(100)));
     assert_eq!(world.judge("ed2").await, (Err(AuthError::KeysUnavailable), Duration::ZERO));
-    sleep(TRUST_FOR.mul_f64(0.99)).await;
+    sleep(A_DAY.mul_f64(0.99)).await;
     assert_eq!(world.judge("one").await, (Ok(()), Duration::ZERO));
     assert_eq!(world.judge("ed2").await, (Err(AuthError::KeysUnavailable), Duration::ZERO));
-    sleep(TRUST_FOR.mul_f64(0.02)).await;
+    sleep(A_DAY.mul_f64(0.02)).await;
     assert_eq!(world.judge("one").await, (Err(AuthError::KeysUnavailable), Duration::ZERO));
     // Back again.
     world.provider.publish(&["one", "ed2"]);
