@@ -26,9 +26,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// Bytes that a connection buffers in each direction; hyper's default is 400 KiB.
 const BUFFER: usize = 64 * 1024;
 
-/// What the upstream must not see although the server may have let it through: Ollama answers an Origin that it does
-/// not know with 403, and credentials are not for it.
-const NOT_FOR_UPSTREAM: [header::HeaderName; 7] = [
+/// What neither side is told about the other: its address, its credentials and cookies, and which page asked. Ollama
+/// answers an Origin that it does not know with 403. `Expect` is answered on the way.
+pub(crate) const NOT_PASSED_ON: [header::HeaderName; 7] = [
     header::AUTHORIZATION,
     header::COOKIE,
     header::EXPECT,
@@ -118,7 +118,7 @@ impl Upstream {
         let uri = Uri::try_from(format!("{}{target}", self.origin)).map_err(bad)?;
         let mut headers = head.headers;
         hop::strip_hop_by_hop(&mut headers);
-        for name in &NOT_FOR_UPSTREAM {
+        for name in &NOT_PASSED_ON {
             headers.remove(name);
         }
         if let BodySize::Known(len) = head.body {

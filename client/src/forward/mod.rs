@@ -29,6 +29,7 @@ use crate::{
     config::{NoServer, claimed_server, origin},
     connector::Connector,
     token::{Token, TokenSource},
+    upstream::NOT_PASSED_ON,
 };
 
 /// tunneld closes idle connections after 10 s: be first, so that no request meets a closing one.
@@ -43,18 +44,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes that a connection buffers in each direction; hyper's default is 400 KiB.
 const BUFFER: usize = 64 * 1024;
 
-/// What the server must not get from a program here: other credentials than ours, cookies of other servers on this
-/// machine (browsers send them to every port), and who the page was. `Expect` is answered here.
-const NOT_FOR_SERVER: [HeaderName; 8] = [
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::EXPECT,
-    header::HOST,
-    header::ORIGIN,
-    header::PROXY_AUTHORIZATION,
-    header::REFERER,
-    HeaderName::from_static("x-api-key"),
-];
+/// Another way to send a credential, of which the server gets ours alone.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The header that names one of several desktops.
 const TUNNEL_NAME: HeaderName = HeaderName::from_static("tunnel-name");
@@ -196,7 +187,7 @@ impl Shared {
         *request.version_mut() = http::Version::HTTP_11;
         let headers = request.headers_mut();
         hop::strip_hop_by_hop(headers);
-        for name in &NOT_FOR_SERVER {
+        for name in NOT_PASSED_ON.iter().chain([&X_API_KEY]) {
             headers.remove(name);
         }
         let fetch: Vec<HeaderName> =
