@@ -10,7 +10,6 @@
 pub mod exit;
 mod lines;
 pub mod log;
-mod plain;
 pub mod service;
 pub mod settings;
 pub mod signals;
