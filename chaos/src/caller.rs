@@ -171,7 +171,8 @@ impl Callers {
                 count(&self.tally.cut_at_deadline);
             }
             End::Failed(how) => {
-                let failed = Failed { ticket, how, since, at: Instant::now(), protocol: protocol.name() };
+                let away = order.dawdles.unwrap_or_default();
+                let failed = Failed { ticket, how, since, at: Instant::now(), away, protocol: protocol.name() };
                 self.tally.failed.lock().unwrap_or_else(PoisonError::into_inner).push(failed);
             }
             End::Complete(bytes) => {

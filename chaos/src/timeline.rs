@@ -88,11 +88,19 @@ impl Timeline {
         lock(&self.pauses).iter().filter(|(from, time)| *from + *time > since).map(|(_, time)| *time).sum()
     }
 
-    /// What the faults allow that could have touched a request of `user` that began and failed at these moments.
-    pub(crate) fn around(&self, user: User, since: Instant, at: Instant) -> impl Iterator<Item = Allows> {
+    /// What the faults allow that could have touched a request of `user` that began and failed at these moments. Its
+    /// caller may have looked away for some time before it saw that it had failed.
+    pub(crate) fn around(
+        &self,
+        user: User,
+        since: Instant,
+        at: Instant,
+        away: Duration,
+    ) -> impl Iterator<Item = Allows> {
         let visible = VISIBLE_WITHIN + self.paused_since(since);
         let entries = lock(&self.entries);
-        let near = entries.iter().filter(|entry| entry.touches(user, since, at, visible)).map(|entry| entry.allows);
+        let touches = |entry: &&Entry| entry.touches(user, since, at, visible + away, SETTLE + away);
+        let near = entries.iter().filter(touches).map(|entry| entry.allows);
         near.collect::<Vec<_>>().into_iter()
     }
 
@@ -133,12 +141,12 @@ impl Timeline {
 }
 
 impl Entry {
-    fn touches(&self, user: User, since: Instant, at: Instant, visible: Duration) -> bool {
+    fn touches(&self, user: User, since: Instant, at: Instant, visible: Duration, settle: Duration) -> bool {
         let in_time = !self.sudden || since > self.from || at <= self.from + visible;
         in_time
             && self.user.is_none_or(|mine| mine == user)
             && self.from <= at
-            && self.until.is_none_or(|until| at <= until + SETTLE)
+            && self.until.is_none_or(|until| at <= until + settle)
     }
 }
 
@@ -157,11 +165,13 @@ mod tests {
         let fault = timeline.begin("cut".into(), Some(User::Alice), Allows::Breaks);
         let during = Instant::now();
         timeline.over(fault);
-        assert_eq!(timeline.around(User::Alice, during, during).collect::<Vec<_>>(), [Allows::Breaks]);
-        assert_eq!(timeline.around(User::Bob, during, during).count(), 0);
+        assert_eq!(timeline.around(User::Alice, during, during, Duration::ZERO).collect::<Vec<_>>(), [Allows::Breaks]);
+        assert_eq!(timeline.around(User::Bob, during, during, Duration::ZERO).count(), 0);
         let much_later = Instant::now() + SETTLE * 2;
-        assert_eq!(timeline.around(User::Alice, during, much_later).count(), 0);
-        assert_eq!(timeline.around(User::Alice, before, before).count(), 0);
+        assert_eq!(timeline.around(User::Alice, during, much_later, Duration::ZERO).count(), 0);
+        let away = SETTLE * 2;
+        assert_eq!(timeline.around(User::Alice, during, much_later, away).count(), 1, "its caller looked away");
+        assert_eq!(timeline.around(User::Alice, before, before, Duration::ZERO).count(), 0);
     }
 
     #[test]
@@ -171,9 +181,9 @@ mod tests {
         let fault = timeline.begin("killed".into(), None, Allows::Breaks);
         timeline.is_sudden(fault);
         let late = Instant::now() + VISIBLE_WITHIN * 2;
-        assert_eq!(timeline.around(User::Bob, before, Instant::now()).count(), 1, "at once");
-        assert_eq!(timeline.around(User::Bob, before, late).count(), 0, "under way, and left hanging");
-        assert_eq!(timeline.around(User::Bob, late, late).count(), 1, "begun while it is still down");
+        assert_eq!(timeline.around(User::Bob, before, Instant::now(), Duration::ZERO).count(), 1, "at once");
+        assert_eq!(timeline.around(User::Bob, before, late, Duration::ZERO).count(), 0, "under way, and left hanging");
+        assert_eq!(timeline.around(User::Bob, late, late, Duration::ZERO).count(), 1, "begun while it is still down");
     }
 
     #[test]

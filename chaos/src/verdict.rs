@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -104,6 +104,8 @@ pub(crate) struct Failed {
     pub(crate) how: Failure,
     pub(crate) since: Instant,
     pub(crate) at: Instant,
+    /// For how long its caller did not read.
+    pub(crate) away: Duration,
     pub(crate) protocol: &'static str,
 }
 
@@ -111,7 +113,7 @@ impl Failed {
     /// Whether a fault justifies it: it was active when the request failed, it touched this user, and this is how
     /// such a fault may look.
     pub(crate) fn is_justified(&self, timeline: &Timeline, ledger: &Arc<Ledger>) -> bool {
-        timeline.around(self.ticket.user, self.since, self.at).any(|allows| self.fits(allows, ledger))
+        timeline.around(self.ticket.user, self.since, self.at, self.away).any(|allows| self.fits(allows, ledger))
     }
 
     fn fits(&self, allows: Allows, ledger: &Arc<Ledger>) -> bool {
