@@ -10,6 +10,7 @@
 pub mod exit;
 mod lines;
 pub mod log;
+mod plain;
 pub mod service;
 pub mod settings;
 pub mod signals;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 pub use crate::lines::LogGuard;
-use crate::{lines::Lines, settings};
+use crate::{lines::Lines, plain::Plain, settings};
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -65,7 +65,8 @@ impl Log {
             // A full disk must not end the program: reporting it on stderr would panic when stderr is that disk.
             .log_internal_errors(false);
         let _already_started = match self.format {
-            Format::Text => lines.try_init(),
+            Format::Text if colours => lines.try_init(),
+            Format::Text => lines.fmt_fields(Plain).try_init(),
             Format::Json => lines.json().flatten_event(true).try_init(),
         };
     }

@@ -1,0 +1,150 @@
+//! The fields of a log line as text without colours: `name=value`, what came from outside quoted or escaped (T35).
+//!
+//! `tracing-subscriber`'s own writes each name and value through its machinery of styles, colours or not. An access line
+//! has twenty fields.
+
+use std::fmt::{self, Write};
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::{
+    field::RecordFields,
+    fmt::{FormatFields, format::Writer},
+};
+
+/// Writes fields without colours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plain;
+
+impl<'w> FormatFields<'w> for Plain {
+    fn format_fields<R: RecordFields>(&self, out: Writer<'w>, fields: R) -> fmt::Result {
+        let mut line = Line { out, written: Ok(()), begun: false };
+        fields.record(&mut line);
+        line.written
+    }
+}
+
+struct Line<'w> {
+    out: Writer<'w>,
+    written: fmt::Result,
+    begun: bool,
+}
+
+impl Line<'_> {
+    fn field(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if self.written.is_ok() {
+            self.written = self.name(field).and_then(|()| write(&mut self.out));
+        }
+    }
+
+    /// A space behind the field before, and the name; the message has none.
+    fn name(&mut self, field: &Field) -> fmt::Result {
+        if std::mem::replace(&mut self.begun, true) {
+            self.out.write_char(' ')?;
+        }
+        match field.name() {
+            "message" => Ok(()),
+            name => {
+                self.out.write_str(name.strip_prefix("r#").unwrap_or(name))?;
+                self.out.write_char('=')
+            }
+        }
+    }
+}
+
+impl Visit for Line<'_> {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.field(field, |out| write!(out, "{value}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let needs_escapes = |b: u8| !(b' '..=b'~').contains(&b) || matches!(b, b'"' | b'\\');
+        self.field(field, |out| {
+            if field.name() == "message" {
+                Escaped(out).write_str(value)
+            } else if value.bytes().any(needs_escapes) {
+                write!(out, "{value:?}")
+            } else {
+                out.write_char('"')?;
+                out.write_str(value)?;
+                out.write_char('"')
+            }
+        });
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.field(field, |out| write!(Escaped(out), "{value:?}"));
+    }
+}
+
+/// Writes text on one line and without commands for a terminal.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+
+impl Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if !text.contains(char::is_control) {
+            return self.0.write_str(text);
+        }
+        for c in text.chars() {
+            if c.is_control() {
+                write!(self.0, "{}", c.escape_default())?;
+            } else {
+                self.0.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    /// What is logged within `log`, without the time.
+    fn logged(log: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Sink(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false).fmt_fields(Plain);
+        with_default(lines.with_writer(move || writer.clone()).finish(), log);
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn fields_follow_the_message_and_absent_ones_are_left_out() {
+        let none: Option<u64> = None;
+        let line = logged(
+            || tracing::info!(user = "bob", bytes = 7u64, none, id = %"x1", done = true, r#type = 1.5, "request"),
+        );
+        assert_eq!(line, " INFO request user=\"bob\" bytes=7 id=x1 done=true type=1.5\n");
+    }
+
+    #[test]
+    fn spans_stand_in_front() {
+        let line = logged(|| tracing::info_span!("tunnel", user = "bob").in_scope(|| tracing::info!("connected")));
+        assert_eq!(line, " INFO tunnel{user=\"bob\"}: connected\n");
+    }
+
+    #[test]
+    fn t35_nothing_from_outside_breaks_a_line_or_commands_a_terminal() {
+        let evil = "a\"\n\u{1b}[2J\u{9b}2J\u{7}";
+        let line = logged(|| tracing::info!(quoted = evil, shown = %evil, debug = ?evil, "evil {evil}"));
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        assert!(line.contains(r#"quoted="a\"\n\u{1b}[2J"#), "{line}");
+    }
+}
