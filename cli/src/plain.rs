@@ -57,16 +57,16 @@ impl Visit for Line<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let needs_escapes = |b: u8| !(b' '..=b'~').contains(&b) || matches!(b, b'"' | b'\\');
+        let is_plain = |b: u8| is_printable(b) && b != b'"' && b != b'\\';
         self.field(field, |out| {
             if field.name() == "message" {
                 Escaped(out).write_str(value)
-            } else if value.bytes().any(needs_escapes) {
-                write!(out, "{value:?}")
-            } else {
+            } else if all(value, is_plain) {
                 out.write_char('"')?;
                 out.write_str(value)?;
                 out.write_char('"')
+            } else {
+                write!(out, "{value:?}")
             }
         });
     }
@@ -76,12 +76,21 @@ impl Visit for Line<'_> {
     }
 }
 
+fn is_printable(b: u8) -> bool {
+    (b' '..=b'~').contains(&b)
+}
+
+/// Whether all bytes are like that; several at a time, as `Iterator::all` does not look.
+fn all(text: &str, is_good: impl Fn(u8) -> bool) -> bool {
+    text.bytes().filter(|b| !is_good(*b)).count() == 0
+}
+
 /// Writes text on one line and without commands for a terminal.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if !text.contains(char::is_control) {
+        if all(text, is_printable) {
             return self.0.write_str(text);
         }
         for c in text.chars() {

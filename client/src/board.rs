@@ -250,13 +250,19 @@ pub(crate) struct Progress {
     bytes: AtomicU64,
 }
 
+/// At most so many characters of a text.
+fn start(text: &str, most: usize) -> String {
+    let end = if text.len() <= most { None } else { text.char_indices().nth(most) };
+    text[..end.map_or(text.len(), |(end, _)| end)].to_owned()
+}
+
 impl Progress {
     fn new(head: &RequestHead) -> Self {
         let path = head.target.split('?').next().unwrap_or_default();
         Self {
-            id: head.request_id.chars().take(WORD).collect(),
-            method: head.method.as_str().chars().take(WORD).collect(),
-            path: path.chars().take(PATH).collect(),
+            id: start(&head.request_id, WORD),
+            method: start(head.method.as_str(), WORD),
+            path: start(path, PATH),
             begun: Instant::now(),
             status: AtomicU16::new(0),
             first_byte_ms: AtomicU64::new(0),

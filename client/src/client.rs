@@ -304,7 +304,9 @@ impl Client {
             let ended = driver
                 .run(|event| match event {
                     TunnelEvent::Stream(stream) => {
-                        streams.spawn(all.track_future(Arc::clone(&shared).answer(stream)));
+                        // In a box: what tracks and spawns it moves it some ten times.
+                        let answer = Box::pin(Arc::clone(&shared).answer(stream));
+                        streams.spawn(all.track_future(answer));
                     }
                     TunnelEvent::Control(control) => _ = controls.send(control),
                 })

@@ -76,7 +76,8 @@ pub(crate) async fn serve(service: Arc<Service>, stream: Stream, board: &Board) 
     let running = board.begin(&head);
     let span = debug_span!("request", id = head.request_id, method = %head.method);
     let within = head.deadline + DEADLINE_GRACE;
-    let exchange = exchange(&service, head, reader, &mut writer, &running.progress).instrument(span.clone());
+    let exchange = Box::pin(exchange(&service, head, reader, &mut writer, &running.progress));
+    let exchange = exchange.instrument(span.clone());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| {
         Err(Failure::Abort(Abort::new(AbortCode::DeadlineExceeded, "the deadline passed at the desktop")))
     });

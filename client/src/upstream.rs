@@ -41,6 +41,8 @@ pub(crate) const NOT_PASSED_ON: [header::HeaderName; 7] = [
 /// The HTTP server that answers the requests.
 pub(crate) struct Upstream {
     origin: String,
+    /// The origin again, as the library wants it. Empty, and no request gets anywhere, if no URI can have such a host.
+    base: Uri,
     client: Client<HttpConnector, RequestBody>,
 }
 
@@ -55,7 +57,8 @@ impl Upstream {
             .pool_idle_timeout(IDLE)
             .http1_max_buf_size(BUFFER)
             .build(connector);
-        Self { origin: origin(to), client }
+        let origin = origin(to);
+        Self { base: Uri::try_from(&origin).unwrap_or_default(), origin, client }
     }
 
     /// Sends a request and waits for the head of the final response.
@@ -71,16 +74,7 @@ impl Upstream {
 
     /// Asks on our own behalf.
     pub(crate) async fn ask(&self, method: http::Method, target: &str) -> Result<Response<Incoming>, Abort> {
-        let head = RequestHead {
-            method,
-            target: target.into(),
-            headers: HeaderMap::new(),
-            deadline: CONNECT_WITHIN,
-            request_id: String::new(),
-            scope: 0,
-            body: BodySize::Empty,
-        };
-        self.send(head, RequestBody::empty()).await
+        self.send(RequestHead { target: target.into(), ..head(method) }, RequestBody::empty()).await
     }
 
     /// Whether something listens there; the reason if not.
@@ -113,9 +107,14 @@ impl Upstream {
         if head.method == http::Method::CONNECT {
             return Err(Abort::new(AbortCode::BadRequest, "CONNECT does not go through a tunnel"));
         }
-        let bad = |_| Abort::new(AbortCode::BadRequest, "the request target is not a path");
-        let target = PathAndQuery::try_from(head.target).map_err(bad)?;
-        let uri = Uri::try_from(format!("{}{target}", self.origin)).map_err(bad)?;
+        let bad = || Abort::new(AbortCode::BadRequest, "the request target is not a path");
+        let target = PathAndQuery::try_from(head.target).map_err(|_| bad())?;
+        if !target.as_str().starts_with('/') {
+            return Err(bad());
+        }
+        let mut uri = self.base.clone().into_parts();
+        uri.path_and_query = Some(target);
+        let uri = Uri::from_parts(uri).map_err(|_| bad())?;
         let mut headers = head.headers;
         hop::strip_hop_by_hop(&mut headers);
         for name in &NOT_PASSED_ON {
@@ -132,9 +131,36 @@ impl Upstream {
     }
 }
 
+/// The head of a request of our own.
+fn head(method: http::Method) -> RequestHead {
+    RequestHead {
+        method,
+        target: "/".into(),
+        headers: HeaderMap::new(),
+        deadline: CONNECT_WITHIN,
+        request_id: String::new(),
+        scope: 0,
+        body: BodySize::Empty,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_a_path_of_the_upstream_or_nothing() {
+        let upstream = Upstream::new(&Url::parse("http://127.0.0.1").unwrap());
+        let asked = |target: &str| {
+            let head = RequestHead { target: target.into(), ..head(http::Method::GET) };
+            upstream.request(head, RequestBody::empty()).map(|request| request.uri().to_string())
+        };
+        assert_eq!(asked("/a%2Fb?c"), Ok("http://127.0.0.1/a%2Fb?c".into()));
+        assert_eq!(asked("//evil.example/"), Ok("http://127.0.0.1//evil.example/".into()));
+        for target in ["*", ".evil.example/", ":1/", "@evil.example/", "http://evil.example/", "?a"] {
+            assert_eq!(asked(target).map_err(|abort| abort.code), Err(AbortCode::BadRequest), "{target}");
+        }
+    }
 
     #[test]
     fn a_redirect_to_the_upstream_is_one_to_a_path() {

@@ -126,7 +126,9 @@ impl Access {
 /// Enough of a path for a log: who is not known yet must not fill it.
 fn shortened(mut path: String) -> String {
     const MOST: usize = 512;
-    if let Some((end, _)) = path.char_indices().nth(MOST) {
+    if path.len() > MOST
+        && let Some((end, _)) = path.char_indices().nth(MOST)
+    {
         path.truncate(end);
         path.push('…');
     }
