@@ -144,7 +144,18 @@ fn deployments_name_settings_and_files_that_there_are() {
     let nginx = read("deploy/nginx.conf");
     assert!(nginx.contains(&tunneld::config::DEFAULT_LISTEN_PLAIN.to_string()), "{nginx}");
     assert!(nginx.contains("/etc/ssl/tunnel/fullchain.pem") && compose.contains("./certs:/etc/ssl/tunnel:ro"));
+    // Each secret that tunneld is told to read is handed to it.
+    let secrets = compose.split("/run/secrets/").skip(1).filter_map(|rest| rest.lines().next()).collect::<Vec<_>>();
+    assert!(secrets.contains(&"secret") && secrets.contains(&"admin-token"), "{secrets:?}");
+    for secret in secrets {
+        assert!(compose.contains(&format!("\n  {secret}:\n    file: ./secrets/{secret}\n")), "{secret}");
+    }
+    // What lies beside compose.yaml then is neither committed nor sent to the build.
     let ignored = read(".dockerignore");
+    assert!(ignored.contains("\n*\n") && !ignored.contains("!deploy"), "{ignored}");
+    for folder in ["certs", "secrets"] {
+        assert!(read(".gitignore").contains(&format!("\n/deploy/{folder}\n")), "{folder}");
+    }
     let workspace = read("Cargo.toml");
     let members = workspace.split_once("members = [").and_then(|(_, rest)| rest.split_once(']')).expect("members").0;
     for member in members.split('"').skip(1).step_by(2).chain(["web"]) {

@@ -21,7 +21,9 @@ pub struct Secret(Vec<u8>);
 #[derive(Debug, Error)]
 pub enum SecretProblem {
     /// Missing, a directory, not permitted.
-    #[error("cannot be read: {0}; name the file with the server's secret, or make a first one: openssl rand -hex 32")]
+    #[error(
+        "cannot be read: {0}; name a file with the secret that this user may read, or make a first one: openssl rand -hex 32"
+    )]
     Unreadable(#[from] io::Error),
     /// Too short to resist guessing.
     #[error("has {0} bytes; a shared secret needs at least 32, make one with: openssl rand -hex 32")]
