@@ -196,8 +196,8 @@ impl Store {
         }
     }
 
-    /// Waits until no other process renews, signs in or signs out. A refresh token used twice looks stolen, and ends the sign-in at many
-    /// providers. The lock is let go when the file is dropped.
+    /// Waits until no other process renews, signs in or signs out. A refresh token used twice looks stolen, and ends the
+    /// sign-in at many providers. The lock is let go when the file is dropped.
     pub(super) async fn lock(&self) -> Result<File, StoreError> {
         let path = self.0.with_extension("lock");
         let failed = |error| StoreError::Io(path.clone(), error);
