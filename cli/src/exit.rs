@@ -9,6 +9,9 @@ use std::{
 };
 
 use clap::error::ErrorKind;
+use tracing::Level;
+
+use crate::journal;
 
 /// Stopped on request.
 pub const OK: u8 = 0;
@@ -75,7 +78,8 @@ impl Exit {
             }
             Self::Quiet(code) => ExitCode::from(code),
             Self::Error { code, line } => {
-                let _ = writeln!(io::stderr(), "error: {line}");
+                let mark = if journal::reads_stderr() { journal::priority(Level::ERROR) } else { "" };
+                let _ = writeln!(io::stderr(), "{mark}error: {line}");
                 ExitCode::from(code)
             }
         }

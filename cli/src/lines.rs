@@ -51,11 +51,11 @@ pub struct LogGuard {
 }
 
 impl Lines {
-    /// Starts the thread that writes to `out`.
-    pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, LogGuard)> {
+    /// Starts the thread that writes to `out`; `mark` stands before its own warnings.
+    pub(crate) fn start(out: impl Write + Send + 'static, mark: &'static str) -> io::Result<(Self, LogGuard)> {
         let lines = Self::default();
         let source = lines.clone();
-        let writer = thread::Builder::new().name("log".into()).spawn(move || source.write_to(out))?;
+        let writer = thread::Builder::new().name("log".into()).spawn(move || source.write_to(out, mark))?;
         let guard = LogGuard { lines: lines.clone(), writer: Some(writer) };
         Ok((lines, guard))
     }
@@ -69,7 +69,7 @@ impl Lines {
         self.0.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    fn write_to(&self, mut out: impl Write) {
+    fn write_to(&self, mut out: impl Write, mark: &str) {
         let mut batch = Vec::new();
         loop {
             let mut state = self.lock();
@@ -84,7 +84,7 @@ impl Lines {
             let (dropped, closed) = (std::mem::take(&mut state.dropped), state.closed);
             drop(state);
             if dropped > 0 {
-                _ = writeln!(batch, "{dropped} log lines were dropped: nobody took them");
+                _ = writeln!(batch, "{mark}{dropped} log lines were dropped: nobody took them");
             }
             if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
                 // The sentence above is none of those that somebody wanted to say.
@@ -169,7 +169,7 @@ mod tests {
     fn start() -> (Lines, LogGuard, mpsc::Receiver<Vec<u8>>, mpsc::Sender<io::Result<()>>) {
         let (wrote, written) = mpsc::channel();
         let (allow, allowed) = mpsc::channel();
-        let (lines, guard) = Lines::start(Gate(wrote, allowed)).unwrap();
+        let (lines, guard) = Lines::start(Gate(wrote, allowed), "<4>").unwrap();
         (lines, guard, written, allow)
     }
 
@@ -203,6 +203,7 @@ mod tests {
         drop(guard);
         let rest: Vec<u8> = written.iter().flatten().collect();
         let text = String::from_utf8_lossy(&rest);
-        assert!(text.ends_with("log lines were dropped: nobody took them\n"), "{}", &text[text.len() - 80..]);
+        let (_, warning) = text.rsplit_once("<4>").unwrap();
+        assert!(warning.ends_with("log lines were dropped: nobody took them\n"), "{warning}");
     }
 }

@@ -7,13 +7,19 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tracing::Level;
 use tracing_subscriber::{
     EnvFilter,
     fmt::{MakeWriter, format::Writer, time::FormatTime},
 };
 
 pub use crate::lines::LogGuard;
-use crate::{lines::Lines, plain::Plain, settings};
+use crate::{
+    journal::{self, Prioritized},
+    lines::Lines,
+    plain::Plain,
+    settings,
+};
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -55,8 +61,13 @@ impl Log {
     /// # Errors
     /// No thread could be started.
     pub fn start(self) -> io::Result<LogGuard> {
-        let (lines, guard) = Lines::start(io::stderr())?;
-        self.start_on(lines, settings::colours_allowed() && io::stderr().is_terminal());
+        let (reader, mark) = if journal::reads_stderr() {
+            (Reader::Journal, journal::priority(Level::WARN))
+        } else {
+            (Reader::other(settings::colours_allowed() && io::stderr().is_terminal()), "")
+        };
+        let (lines, guard) = Lines::start(io::stderr(), mark)?;
+        self.start_for(reader, lines);
         Ok(guard)
     }
 
@@ -65,18 +76,49 @@ impl Log {
     where
         W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
     {
+        self.start_for(Reader::other(colours), writer);
+    }
+
+    fn start_for<W>(self, reader: Reader, writer: W)
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
         let lines = tracing_subscriber::fmt()
             .with_env_filter(self.filter)
             .with_timer(Clock)
             .with_writer(writer)
-            .with_ansi(colours)
+            .with_ansi(reader == Reader::Colours)
             // A full disk must not end the program: reporting it on stderr would panic when stderr is that disk.
             .log_internal_errors(false);
-        let _already_started = match self.format {
-            Format::Text if colours => lines.try_init(),
-            Format::Text => lines.fmt_fields(Plain).try_init(),
-            Format::Json => lines.json().flatten_event(true).try_init(),
+        let _already_started = match (self.format, reader) {
+            (Format::Text, Reader::Colours) => lines.try_init(),
+            (Format::Text, Reader::Plain) => lines.fmt_fields(Plain).try_init(),
+            (Format::Text, Reader::Journal) => {
+                lines.fmt_fields(Plain).without_time().map_event_format(Prioritized).try_init()
+            }
+            (Format::Json, Reader::Journal) => {
+                lines.json().flatten_event(true).map_event_format(Prioritized).try_init()
+            }
+            (Format::Json, _) => lines.json().flatten_event(true).try_init(),
         };
+    }
+}
+
+/// For whom lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// A person at a terminal with colours.
+    Colours,
+    /// Everyone else.
+    Plain,
+    /// systemd's journal.
+    Journal,
+}
+
+impl Reader {
+    /// Who it is if not the journal.
+    fn other(colours: bool) -> Self {
+        if colours { Self::Colours } else { Self::Plain }
     }
 }
 

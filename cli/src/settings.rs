@@ -39,6 +39,11 @@ pub fn colours_allowed() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// `JOURNAL_STREAM`: device and inode of a stream to systemd's journal.
+pub(crate) fn journal_stream() -> Option<String> {
+    env::var("JOURNAL_STREAM").ok()
+}
+
 /// Whether stderr is a terminal on which a line can be written over.
 #[must_use]
 pub fn live_terminal() -> bool {

@@ -73,8 +73,8 @@ impl Program {
     #[must_use]
     pub fn tunneld_on<A: AsRef<OsStr>>(socket: &TcpListener, notify: &Path, args: impl IntoIterator<Item = A>) -> Self {
         let script = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"";
-        let mut shell = without_settings(Command::new("sh"));
-        shell.args(["-c", script]).arg(path("tunneld")).args(args).env("NOTIFY_SOCKET", notify);
+        let mut shell = from_shell(script, "tunneld");
+        shell.args(args).env("NOTIFY_SOCKET", notify);
         let socket = std::os::fd::OwnedFd::from(socket.try_clone().expect("a descriptor"));
         Self::start_from(&mut shell, socket.into())
     }
@@ -190,6 +190,15 @@ impl Drop for Program {
 #[must_use]
 pub fn command(program: &str) -> Command {
     without_settings(Command::new(path(program)))
+}
+
+/// The same, started by a script, which ends with `exec "$0" "$@"`.
+#[cfg(unix)]
+#[must_use]
+pub fn from_shell(script: &str, program: &str) -> Command {
+    let mut shell = without_settings(Command::new("sh"));
+    shell.args(["-c", script]).arg(path(program));
+    shell
 }
 
 fn without_settings(mut command: Command) -> Command {

@@ -5,13 +5,14 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::{HeaderValue, Method};
 use integration_tests::{
-    binaries::{Program, Signal},
+    binaries::{Program, Signal, from_shell},
     body,
     caller::{Protocol, Reply},
     handshake::IdleDesktop,
     jwt::{claims, hmac, hs256, with},
     ollama::Ollama,
-    workshop::Workshop,
+    pki::SECRET,
+    workshop::{Workshop, run_command},
 };
 use serde_json::{Value, json};
 
@@ -198,5 +199,65 @@ async fn t35_what_a_user_writes_starts_no_line() {
     for line in server.errors() {
         assert!(!line.starts_with("2026-01-01") && !line.starts_with("forged"), "{line}");
         assert!(!line.chars().any(|c| c.is_control() && c != '\t'), "{line:?}");
+    }
+}
+
+/// Gives stderr the look of a stream to the journal.
+#[cfg(target_os = "linux")]
+const JOURNAL: &str = r#"export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2); exec "$0" "$@""#;
+
+/// Starts a server with this script, asks it something that it refuses, and gives its log.
+#[cfg(target_os = "linux")]
+async fn log_of(shop: &Workshop, script: &str, format: &str) -> Vec<String> {
+    let mut command = from_shell(script, "tunneld");
+    command.arg("serve").args(shop.server_args()).args(["--log-level", "debug", "--log-format", format]);
+    let mut server = Program::start(&mut command);
+    let addr = server.listening().await;
+    let caller = shop.caller(addr);
+    let request = caller.request(Method::GET, "/x", body::empty());
+    caller.connect(Protocol::Http2).await.send(request).await;
+    server.logs(&["token_missing"]).await;
+    std::fs::write(shop.path("secret"), "short").unwrap();
+    server.signal(Signal::Hangup);
+    server.logs(&["kept what was in force"]).await;
+    std::fs::write(shop.path("secret"), format!("{SECRET}\n")).unwrap();
+    server.signal(Signal::Terminate);
+    server.wait().await;
+    server.errors()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_journal_gets_priorities_and_keeps_the_time_itself() {
+    let shop = Workshop::new().await;
+    for (format, is_text) in [("text", true), ("json", false)] {
+        let lines = log_of(&shop, JOURNAL, format).await;
+        let levels = [("DEBUG", "<7>"), ("INFO", "<6>"), ("WARN", "<4>")];
+        for line in &lines {
+            let (_, mark) = levels.iter().find(|(level, _)| line.contains(level)).unwrap_or_else(|| panic!("{line}"));
+            let rest = line.strip_prefix(mark).unwrap_or_else(|| panic!("no {mark} before {line}"));
+            if is_text {
+                assert!(rest.trim_start().starts_with(char::is_alphabetic), "a time: {line}");
+            } else {
+                assert!(serde_json::from_str::<Value>(rest).unwrap()["timestamp"].is_string(), "{line}");
+            }
+        }
+        for (level, _) in levels {
+            assert!(lines.iter().any(|line| line.contains(level)), "nothing at {level}: {lines:?}");
+        }
+    }
+    let mut wrong = from_shell(JOURNAL, "tunnel");
+    let said = run_command(wrong.args(["connect", "--to", "nonsense:"])).await;
+    assert!(said.errors[0].starts_with("<3>error: "), "{said:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_stream_that_is_not_the_journal_s_has_the_time_and_no_priority() {
+    let shop = Workshop::new().await;
+    // Inherited from a service whose log goes elsewhere now.
+    let elsewhere = r#"export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/1); exec "$0" "$@""#;
+    for line in log_of(&shop, elsewhere, "text").await {
+        assert!(line.starts_with("20"), "{line}");
     }
 }
