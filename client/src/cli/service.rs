@@ -103,7 +103,7 @@ fn install(Install { print, mut options }: Install, origin: &Origin) -> Result<(
     exit::print(&format!("started {UNIT}; it starts again with your next session\n"));
     exit::hint(
         "\nWhat it does:           tunnel status\nIts log:                journalctl --user -u tunnel\n\
-         Also when logged out:   loginctl enable-linger\n",
+         Also when logged out:   loginctl enable-linger (over ssh it may need root: sudo loginctl enable-linger $USER)\n",
     );
     Ok(())
 }
