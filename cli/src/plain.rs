@@ -82,7 +82,7 @@ fn is_printable(b: u8) -> bool {
 
 /// Whether all bytes are like that; several at a time, as `Iterator::all` does not look.
 fn all(text: &str, is_good: impl Fn(u8) -> bool) -> bool {
-    text.bytes().filter(|b| !is_good(*b)).count() == 0
+    text.bytes().fold(true, |all, b| all & is_good(b))
 }
 
 /// Writes text on one line and without commands for a terminal.

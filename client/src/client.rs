@@ -150,7 +150,7 @@ impl Client {
     /// See [`StartError`].
     pub fn new(config: Config, events: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, StartError> {
         let dialer = Dialer::new(Connector::new(config.ca.as_deref(), config.proxies.clone())?);
-        let service = Service { upstream: Upstream::new(&config.to), policy: Policy::new(config.allow.clone()) };
+        let service = Service::new(Upstream::new(&config.to), Policy::new(config.allow.clone()));
         let board = Board::new(&config.to);
         let shared = Shared::new(service, board.clone(), events);
         Ok(Self { config, dialer, shared, board, tunnels: TaskTracker::new(), streams: TaskTracker::new() })

@@ -3,13 +3,13 @@
 //! Reads top to bottom: accept, read the head, ask the policy, ask the upstream, relay. At every point where it waits
 //! it also watches the stream, so that a caller who leaves frees the upstream at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, poll};
 use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
 use tokio::{
     sync::oneshot,
     time::{error::Elapsed, sleep, timeout},
@@ -24,6 +24,8 @@ use tunnel_frame::{
 use crate::{
     board::{Board, Progress},
     body::{BodyProgress, RequestBody},
+    connection::ResponseBody,
+    tick::Tick,
     upstream::Upstream,
 };
 
@@ -34,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The server enforces the deadline and resets the stream. This much later it is enforced here, in case it does not.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 
-/// How long the accept waits for an answer to leave with: yamux allows 256 streams that are not acknowledged, and the
+/// How long the accept waits at most for an answer to leave with: yamux allows 256 streams that are not acknowledged, and the
 /// server takes it as a sign of life, so it must leave long before an upstream that thinks answers.
 const ACCEPT_AFTER: Duration = Duration::from_millis(2);
 
@@ -48,6 +50,13 @@ const ALWAYS: &str = "a frame of this size is always accepted";
 pub(crate) struct Service {
     pub(crate) upstream: Upstream,
     pub(crate) policy: Policy,
+    accepts: Tick,
+}
+
+impl Service {
+    pub(crate) fn new(upstream: Upstream, policy: Policy) -> Self {
+        Self { upstream, policy, accepts: Tick::new(ACCEPT_AFTER) }
+    }
 }
 
 /// How a stream ended, for whoever shows the upstream's state.
@@ -168,7 +177,7 @@ async fn exchange(
     };
     let response = {
         let mut sending = std::pin::pin!(service.upstream.send(*head, body));
-        let mut accept = std::pin::pin!(sleep(ACCEPT_AFTER));
+        let mut accept = std::pin::pin!(service.accepts.wait());
         let mut accepted = false;
         loop {
             tokio::select! {
@@ -204,7 +213,7 @@ async fn has_begun(begun: &mut Option<oneshot::Receiver<()>>) {
 async fn relay(
     upstream: &Upstream,
     method: &Method,
-    response: Response<Incoming>,
+    response: Response<ResponseBody>,
     watch: &mut Watch,
     writer: &mut FrameWriter,
     progress: &Progress,
@@ -224,10 +233,10 @@ async fn relay(
     let too_large = |_| Abort::new(AbortCode::UpstreamError, "the upstream's head is too large");
     writer.queue(&Frame::Response(Box::new(head))).map_err(too_large)?;
     loop {
-        let next = if let Some(next) = body.frame().now_or_never() {
+        let next = if let Poll::Ready(next) = poll!(body.frame()) {
             next
         } else {
-            writer.flush().await?;
+            body.during(writer.flush()).await?;
             tokio::select! {
                 biased;
                 next = body.frame() => next,
@@ -238,7 +247,7 @@ async fn relay(
             Some(Ok(frame)) => {
                 let data = frame.into_data().unwrap_or_default(); // trailers do not cross
                 progress.relayed(data.len());
-                send_data(writer, data).await?;
+                body.during(send_data(writer, data)).await?;
             }
             Some(Err(error)) => {
                 writer.flush().await?;
@@ -262,7 +271,7 @@ async fn send_data(writer: &mut FrameWriter, bytes: Bytes) -> Result<(), Cut> {
 }
 
 /// What is known of a response's body: announced even where none follows (RFC 9110 §9.3.2, §15.4.5).
-fn body_size(method: &Method, status: StatusCode, headers: &HeaderMap, body: &Incoming) -> BodySize {
+fn body_size(method: &Method, status: StatusCode, headers: &HeaderMap, body: &ResponseBody) -> BodySize {
     let announced = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
     if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         announced().map_or(BodySize::Empty, BodySize::Known)

@@ -1,30 +1,25 @@
 //! The upstream: the HTTP server behind this client, and the only address that it ever asks.
 //!
-//! Owns the pool of connections and how a head from the wire becomes a request. Nothing from the wire chooses a host;
-//! redirects are not followed.
+//! Owns how a head from the wire becomes a request, and which connection carries it. Nothing from the wire chooses a
+//! host; redirects are not followed.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{HeaderMap, HeaderValue, Request, Response, header, uri::PathAndQuery};
+use tokio::time::timeout;
 use tunnel_certs::client::reason;
 use tunnel_frame::{Abort, AbortCode, BodySize, RequestHead, hop};
 use url::Url;
 
-use crate::{body::RequestBody, config::origin};
-
-/// An upstream may close an idle connection at any moment (llama-server: 5 s); one that is used sooner is alive.
-const IDLE: Duration = Duration::from_secs(2);
+use crate::{
+    body::RequestBody,
+    config::origin,
+    connection::{Connection, Idle, ResponseBody},
+    connector::host_and_port,
+};
 
 /// An upstream on this machine accepts at once or not at all; one on the local network may take a retransmission.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-
-/// Bytes that a connection buffers in each direction; hyper's default is 400 KiB.
-const BUFFER: usize = 64 * 1024;
 
 /// What neither side is told about the other: its address, its credentials and cookies, and which page asked. Ollama
 /// answers an Origin that it does not know with 403. `Expect` is answered on the way.
@@ -41,45 +36,65 @@ pub(crate) const NOT_PASSED_ON: [header::HeaderName; 7] = [
 /// The HTTP server that answers the requests.
 pub(crate) struct Upstream {
     origin: String,
-    /// The origin again, as the library wants it. Empty, and no request gets anywhere, if no URI can have such a host.
-    base: Uri,
-    client: Client<HttpConnector, RequestBody>,
+    address: (String, u16),
+    /// What it is told in `Host`.
+    host: HeaderValue,
+    idle: Idle,
 }
 
 impl Upstream {
     /// An upstream at the scheme and authority of `to`. Connects to nothing yet.
     pub(crate) fn new(to: &Url) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_WITHIN));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .http1_max_buf_size(BUFFER)
-            .build(connector);
-        let origin = origin(to);
-        Self { base: Uri::try_from(&origin).unwrap_or_default(), origin, client }
+        let (origin, (host, port)) = (origin(to), host_and_port(to));
+        Self {
+            address: (host.to_owned(), port),
+            host: HeaderValue::from_str(to.authority()).expect("the host of a URL is ASCII"),
+            origin,
+            idle: Idle::default(),
+        }
     }
 
     /// Sends a request and waits for the head of the final response.
     ///
-    /// A pooled connection that turns out to be dead before anything was sent is replaced once by the pool.
-    pub(crate) async fn send(&self, head: RequestHead, body: RequestBody) -> Result<Response<Incoming>, Abort> {
-        let request = self.request(head, body)?;
-        self.client.request(request).await.map_err(|error| {
-            let code = if error.is_connect() { AbortCode::UpstreamUnreachable } else { AbortCode::UpstreamError };
-            Abort::new(code, reason(&error))
-        })
+    /// An idle connection that turns out to be dead before anything was sent is replaced by another.
+    pub(crate) async fn send(&self, head: RequestHead, body: RequestBody) -> Result<Response<ResponseBody>, Abort> {
+        let mut request = self.request(head, body)?;
+        loop {
+            let (mut connection, is_new) = match self.idle.take() {
+                Some(connection) => (connection, false),
+                None => (self.connect().await?, true),
+            };
+            match connection.send(request).await {
+                Ok(response) => {
+                    return Ok(response.map(|body| ResponseBody::new(body, connection, self.idle.clone())));
+                }
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if !is_new => request = unsent,
+                    _ => return Err(Abort::new(AbortCode::UpstreamError, reason(failed.error()))),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Abort> {
+        let (host, port) = &self.address;
+        let connected = timeout(CONNECT_WITHIN, Connection::open((host, *port))).await;
+        let why = match connected {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => reason(&error),
+            Err(_) => format!("no connection within {} s", CONNECT_WITHIN.as_secs()),
+        };
+        Err(Abort::new(AbortCode::UpstreamUnreachable, why))
     }
 
     /// Asks on our own behalf.
-    pub(crate) async fn ask(&self, method: http::Method, target: &str) -> Result<Response<Incoming>, Abort> {
+    pub(crate) async fn ask(&self, method: http::Method, target: &str) -> Result<Response<ResponseBody>, Abort> {
         self.send(RequestHead { target: target.into(), ..head(method) }, RequestBody::empty()).await
     }
 
     /// Whether something listens there; the reason if not.
     pub(crate) async fn probe(&self) -> Result<(), String> {
-        match tokio::time::timeout(CONNECT_WITHIN, self.ask(http::Method::HEAD, "/")).await {
+        match timeout(CONNECT_WITHIN, self.ask(http::Method::HEAD, "/")).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(abort)) => Err(abort.message),
             Err(_) => Err(format!("no answer within {} s", CONNECT_WITHIN.as_secs())),
@@ -112,20 +127,18 @@ impl Upstream {
         if !target.as_str().starts_with('/') {
             return Err(bad());
         }
-        let mut uri = self.base.clone().into_parts();
-        uri.path_and_query = Some(target);
-        let uri = Uri::from_parts(uri).map_err(|_| bad())?;
         let mut headers = head.headers;
         hop::strip_hop_by_hop(&mut headers);
         for name in &NOT_PASSED_ON {
             headers.remove(name);
         }
+        headers.insert(header::HOST, self.host.clone());
         if let BodySize::Known(len) = head.body {
             headers.insert(header::CONTENT_LENGTH, len.into());
         }
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = target.into();
         *request.headers_mut() = headers;
         Ok(request)
     }
@@ -153,12 +166,14 @@ mod tests {
         let upstream = Upstream::new(&Url::parse("http://127.0.0.1").unwrap());
         let asked = |target: &str| {
             let head = RequestHead { target: target.into(), ..head(http::Method::GET) };
-            upstream.request(head, RequestBody::empty()).map(|request| request.uri().to_string())
+            let request = upstream.request(head, RequestBody::empty()).map_err(|abort| abort.code)?;
+            Ok((request.uri().to_string(), request.headers()[header::HOST].to_str().unwrap().to_owned()))
         };
-        assert_eq!(asked("/a%2Fb?c"), Ok("http://127.0.0.1/a%2Fb?c".into()));
-        assert_eq!(asked("//evil.example/"), Ok("http://127.0.0.1//evil.example/".into()));
+        for target in ["/a%2Fb?c", "//evil.example/"] {
+            assert_eq!(asked(target), Ok((target.into(), "127.0.0.1".into())));
+        }
         for target in ["*", ".evil.example/", ":1/", "@evil.example/", "http://evil.example/", "?a"] {
-            assert_eq!(asked(target).map_err(|abort| abort.code), Err(AbortCode::BadRequest), "{target}");
+            assert_eq!(asked(target), Err(AbortCode::BadRequest), "{target}");
         }
     }
 

@@ -114,8 +114,8 @@ fn basic<'a>(headers: &HeaderMap, userinfo: &str) -> Result<Credential<'a>, Refu
 fn credential(source: Source, token: Cow<'_, str>) -> Result<Credential<'_>, Refusal> {
     if token.is_empty() {
         Err(source.refuse(ErrorCode::TokenMissing))
-    } else if token.bytes().filter(|b| !b.is_ascii_graphic()).count() == 0 {
-        // `all` would look at one byte at a time.
+    } else if token.bytes().fold(true, |all, b| all & b.is_ascii_graphic()) {
+        // `Iterator::all` would look at one byte at a time.
         Ok(Credential { token, source })
     } else {
         Err(source.refuse(Refusal::new(ErrorCode::TokenInvalid).because("characters that no token has")))
