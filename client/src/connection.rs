@@ -193,3 +193,29 @@ impl Body for ResponseBody {
         self.incoming.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::TcpListener, time::sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_used_last_is_used_next_and_what_nobody_uses_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (idle, port) = (Idle::default(), listener.local_addr().unwrap().port());
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            let connection = Connection::open(("127.0.0.1", port)).await.unwrap();
+            peers.push(listener.accept().await.unwrap().0);
+            let mut connection = Some(connection);
+            poll_fn(|cx| Poll::Ready(idle.keep(connection.take().unwrap(), cx))).await;
+            sleep(IDLE / 2).await;
+        }
+        // The first one is closed by now.
+        assert_eq!(peers[0].read(&mut [0]).await.unwrap(), 0);
+        assert!(idle.take().is_some_and(|connection| connection.is_free()));
+        assert!(idle.take().is_none());
+        assert_eq!(peers[1].read(&mut [0]).await.unwrap(), 0);
+    }
+}
