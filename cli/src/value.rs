@@ -35,6 +35,21 @@ pub fn port_alone(text: &str) -> Option<u16> {
     text.strip_prefix(':').unwrap_or(text).parse().ok()
 }
 
+/// The token in what people paste instead of it: in a header (`Bearer TOKEN`), in a capability URL
+/// (`https://SERVER/t/TOKEN/`), or alone with white space around it. Whatever else it is stays as it is.
+#[must_use]
+pub fn bare_token(text: &str) -> &str {
+    const BEARER: &str = "bearer ";
+    let text = text.trim();
+    if text.get(..BEARER.len()).is_some_and(|start| start.eq_ignore_ascii_case(BEARER)) {
+        return text[BEARER.len()..].trim_start();
+    }
+    match text.split_once("/t/") {
+        Some((server, rest)) if server.contains("://") => rest.split(['/', '?', '#']).next().unwrap_or_default(),
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tunnel_cli::value::bare_token;
 
 use crate::login::{LoginError, Renewal};
 
@@ -99,7 +100,7 @@ impl Token {
     /// Takes a token as a file or a shell hands it over, with white space around it; also as a header has it
     /// (`Bearer TOKEN`) and as a capability URL has it (`https://SERVER/t/TOKEN/`).
     pub fn parse(text: &str) -> Result<Self, TokenError> {
-        let text = bare(text.trim());
+        let text = bare_token(text);
         let plain =
             |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         match text {
@@ -123,18 +124,6 @@ impl Token {
         let payload = self.0.split('.').nth(1).unwrap_or_default();
         let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
         serde_json::from_slice(&payload).unwrap_or_default()
-    }
-}
-
-/// The token in what people paste instead of it. Whatever else it is stays as it is.
-fn bare(text: &str) -> &str {
-    const BEARER: &str = "bearer ";
-    if text.get(..BEARER.len()).is_some_and(|start| start.eq_ignore_ascii_case(BEARER)) {
-        return text[BEARER.len()..].trim_start();
-    }
-    match text.split_once("/t/") {
-        Some((server, rest)) if server.contains("://") => rest.split(['/', '?', '#']).next().unwrap_or_default(),
-        _ => text,
     }
 }
 

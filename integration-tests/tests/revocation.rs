@@ -198,21 +198,26 @@ async fn t13_t32_the_revoke_command_ends_a_desktop_and_shows_no_secret() {
     let admin = ["--admin-listen", &listen, "--admin-token-file", &admin_token];
     let mut desktop = shop.connect(addr, upstream.addr(), &[]).await;
     let leaked = fs::read_to_string(shop.path("desktop.token")).unwrap();
+    let signature = leaked.rsplit_once('.').unwrap().1;
     let said = run("tunneld", [&["revoke", "--user", ""], &admin[..]].concat()).await;
     assert!(said.error(64).starts_with("--user: "), "{said:?}");
     let said = run("tunneld", [&["revoke", "--token-file", &admin_token], &admin[..]].concat()).await;
     assert!(said.error(64).contains("no JSON web token"), "{said:?}");
     assert!(run("tunneld", ["revoke", "--admin-listen", &listen]).await.error(64).contains("--user"));
-    let said = run("tunneld", [&["revoke", "--token-file", &shop.arg("desktop.token")], &admin[..]].concat()).await;
-    let answer: Value = serde_json::from_str(&said.success()[0]).unwrap();
-    assert!(answer["expires"].is_string() && answer["persisted"] == false, "{answer}");
+    // As people find it: in a URL, in a header, alone.
+    for pasted in [format!("https://localhost/t/{leaked}/\n"), format!("Bearer {leaked}"), leaked.clone()] {
+        let file = shop.file("leaked", &pasted);
+        let said = run("tunneld", [&["revoke", "--token-file", &file], &admin[..]].concat()).await;
+        let answer: Value = serde_json::from_str(&said.success()[0]).unwrap();
+        assert!(answer["expires"].is_string() && answer["persisted"] == false, "{answer}");
+        assert!(!said.output[0].contains(signature), "{answer}");
+    }
     assert_eq!(desktop.wait().await.code(), Some(77));
     let caller = shop.caller(addr).with_token(&leaked);
     assert_eq!(caller.get("/api/version").await.error(), (401, "token_invalid"));
     server.logs(&["revoked", "jti"]).await;
     assert_eq!(run("tunneld", [&["revoke", "--user", "zoe"], &admin[..]].concat()).await.success().len(), 1);
-    let signature = leaked.rsplit_once('.').unwrap().1;
-    for line in server.errors().iter().chain(&desktop.errors()).chain(&said.output) {
+    for line in server.errors().iter().chain(&desktop.errors()).chain(&said.errors) {
         assert!(!line.contains("canary") && !line.contains(signature), "{line}");
     }
     let stranger = shop.file("stranger", &"x".repeat(40));

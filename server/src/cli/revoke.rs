@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tunnel_cli::{
     exit::Exit,
     settings::{Origin, Wrong},
+    value,
 };
 
 use tunneld::{
@@ -98,8 +99,7 @@ fn has_desktop(online: &Value, revoked: &Value) -> bool {
 /// The id and the end of the token in a file. They are read, not verified: revoking is no right of its bearer.
 fn of_token(file: &Path) -> Result<Value, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-    let token = text.trim().rsplit('/').next().unwrap_or_default();
-    let claims = token.split('.').nth(1).and_then(|payload| BASE64.decode(payload).ok());
+    let claims = value::bare_token(&text).split('.').nth(1).and_then(|payload| BASE64.decode(payload).ok());
     let claims: Option<Value> = claims.and_then(|json| serde_json::from_slice(&json).ok());
     let claims = claims.ok_or_else(|| format!("{} holds no JSON web token", file.display()))?;
     if !claims["jti"].is_string() {
