@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use integration_tests::{
     background::{Background, Flavour},
-    binaries::Program,
+    binaries::{Program, Signal},
     body::{self, Length},
     caller::Caller,
     ollama::Ollama,
@@ -253,4 +253,22 @@ async fn the_program_says_which_request_failed_and_never_the_token() {
     forward.logs(&["WARN", "try `tunnel doctor`", "path=\"/api/ps\""]).await;
     let signature = text.rsplit_once('.').unwrap().1;
     assert!(!forward.errors().iter().any(|line| line.contains(signature)));
+}
+
+#[tokio::test]
+async fn a_program_that_hammers_does_not_fill_the_log() {
+    let shop = Workshop::new().await;
+    let (_server, addr) = shop.serve(&[]).await;
+    let url = format!("https://localhost:{}", addr.port());
+    let text = shop.token(&["--user", "bob", "--scope", "infer", "--server", &url]).await;
+    let (token, ca) = (shop.file("key", &text), shop.arg("ca.pem"));
+    let mut forward = Program::tunnel(["forward", "--token-file", &token, "--ca", &ca, "--listen", "127.0.0.1:0"]);
+    let caller = Caller::new("localhost", forward.listening().await, None);
+    for _ in 0..5 {
+        assert_eq!(caller.get("/x").await.error(), (403, "scope_denied"));
+    }
+    forward.signal(Signal::Terminate);
+    forward.wait().await;
+    let warnings = forward.errors().into_iter().filter(|line| line.contains("WARN")).collect::<Vec<_>>();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
 }

@@ -1,10 +1,12 @@
 //! A local port that adds the token and trusts the CA, for programs that can do neither.
 //!
-//! Reads top to bottom: accept, ask the `guard` who may come in, send on, relay. Bodies are relayed as they come in
-//! both directions, with no queue but hyper's own buffers; who leaves is dropped, and with that the request to the
-//! server. Speaks HTTP/1.1 toward the server: a slow reader then holds up nobody else.
+//! Reads top to bottom: accept, ask the `guard` who may come in, send on, relay; `seldom` bounds what is said of
+//! failures. Bodies are relayed as they come in both directions, with no queue but hyper's own buffers; who leaves is
+//! dropped, and with that the request to the server. Speaks HTTP/1.1 toward the server: a slow reader then holds up
+//! nobody else.
 
 mod guard;
+mod seldom;
 mod sorry;
 
 use std::{io, sync::Arc, time::Duration};
@@ -24,7 +26,10 @@ use tunnel_frame::hop;
 use url::Url;
 
 pub use self::guard::{Guard, allowed_origin};
-use self::sorry::Sorry;
+use self::{
+    seldom::{Kind, Seldom},
+    sorry::Sorry,
+};
 use crate::{
     config::{NoServer, claimed_server, origin},
     connector::Connector,
@@ -70,6 +75,7 @@ pub struct Forward {
 struct Shared {
     forward: Forward,
     client: Client<Connector, Incoming>,
+    seldom: Seldom,
 }
 
 impl Forward {
@@ -80,7 +86,7 @@ impl Forward {
             .pool_idle_timeout(IDLE)
             .http1_max_buf_size(BUFFER)
             .build(self.connector.clone());
-        let shared = Arc::new(Shared { forward: self, client });
+        let shared = Arc::new(Shared { forward: self, client, seldom: Seldom::default() });
         let graceful = GracefulShutdown::new();
         let mut connections = tokio::task::JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -93,7 +99,7 @@ impl Forward {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    pause_after(&error).await;
+                    pause_after(&error, &shared.seldom).await;
                     continue;
                 }
             };
@@ -118,10 +124,10 @@ impl Forward {
 }
 
 /// Resets are the peer's business; out of file descriptors, waiting helps and spinning does not.
-async fn pause_after(error: &io::Error) {
+async fn pause_after(error: &io::Error, seldom: &Seldom) {
     use io::ErrorKind as E;
     if !matches!(error.kind(), E::ConnectionAborted | E::ConnectionReset | E::ConnectionRefused) {
-        warn!(%error, "cannot accept connections");
+        seldom.warn(Kind::Accept, |left_out| warn!(%error, left_out, "cannot accept connections"));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -137,13 +143,16 @@ impl Shared {
         let mut response = match self.send(request).await {
             Ok(response) => {
                 if let Some(code) = response.headers().get("tunnel-error").and_then(|code| code.to_str().ok()) {
-                    let status = response.status().as_u16();
-                    warn!(%method, path, status, code, "the server refused a request; its answer says what to do");
+                    let status = response.status();
+                    self.seldom.warn(Kind::Refused(status), |left_out| {
+                        let status = status.as_u16();
+                        warn!(%method, path, status, code, left_out, "the server refused a request; its answer says what to do");
+                    });
                 }
                 response.map(Either::Right)
             }
             Err(sorry) => {
-                warn!(%method, path, "{sorry}");
+                self.seldom.warn(Kind::Failed(sorry.code), |left_out| warn!(%method, path, left_out, "{sorry}"));
                 sorry.response(&path).map(Either::Left)
             }
         };

@@ -16,7 +16,7 @@ use crate::config::origin;
 #[derive(Debug)]
 pub(super) struct Sorry {
     status: StatusCode,
-    code: &'static str,
+    pub(super) code: &'static str,
     message: String,
     retry: Retry,
 }
