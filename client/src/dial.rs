@@ -130,8 +130,10 @@ impl Dialer {
         let config = Some(tunnel_frame::websocket_config());
         match client_async_with_config(request, Pulse::new(transport), config).await {
             Ok((ws, _)) => Ok(ws),
-            // A port that speaks TLS breaks off, or says 400 in the clear as nginx and tunneld do.
-            Err(WsError::Http(response)) if is_in_the_clear(server, response.status()) => Err(in_the_clear(server)),
+            // A port that speaks TLS breaks off, or says in the clear what it wants.
+            Err(WsError::Http(response)) if wants_tls(server, response.status(), body(&response)) => {
+                Err(in_the_clear(server))
+            }
             Err(WsError::Protocol(_) | WsError::Io(_)) if server.scheme() == "http" => Err(in_the_clear(server)),
             Err(WsError::Http(response)) => Err(refused(&response)),
             Err(WsError::Protocol(error)) => Err(unreachable(format!("the server does not speak WebSocket: {error}"))),
@@ -160,9 +162,23 @@ impl Dialer {
     }
 }
 
+/// What a port that speaks TLS says to plain HTTP: nginx, Go (Caddy, Traefik), Apache, tunneld.
+const WANTS_TLS: [&str; 4] = [
+    "The plain HTTP request was sent to HTTPS port",
+    "Client sent an HTTP request to an HTTPS server",
+    "speaking plain HTTP to an SSL-enabled server port",
+    "This port speaks HTTPS",
+];
+
 /// Whether an answer is that of a port that speaks TLS and was not asked so.
-pub(crate) fn is_in_the_clear(server: &Url, status: StatusCode) -> bool {
-    server.scheme() == "http" && status == StatusCode::BAD_REQUEST
+pub(crate) fn wants_tls(server: &Url, status: StatusCode, body: &[u8]) -> bool {
+    let said = String::from_utf8_lossy(body);
+    server.scheme() == "http" && status == StatusCode::BAD_REQUEST && WANTS_TLS.iter().any(|words| said.contains(words))
+}
+
+/// What came of an answer's body together with its head.
+fn body(response: &Response<Option<Vec<u8>>>) -> &[u8] {
+    response.body().as_deref().unwrap_or_default()
 }
 
 fn in_the_clear(server: &Url) -> DialError {
@@ -188,11 +204,7 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {
     let status = response.status();
     let ours = response.headers().get("tunnel-error").and_then(|code| code.to_str().ok());
     // What a stranger says is not repeated.
-    let told = response
-        .body()
-        .as_ref()
-        .filter(|_| ours.is_some())
-        .and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());
+    let told = ours.and_then(|_| serde_json::from_slice::<ErrorBody>(body(response)).ok());
     let message = told.map_or_else(
         || {
             format!(
@@ -236,6 +248,25 @@ mod tests {
         let DialError::Refused(refusal) = answer(404, None, "<html>") else { panic!("not a refusal") };
         assert_eq!(refusal.code, "http_404");
         assert!(refusal.message.contains("is no tunneld; check --server"));
+    }
+
+    #[test]
+    fn a_port_that_speaks_tls_is_known_by_what_it_says() {
+        let says = |server, status, text: &str| {
+            wants_tls(&Url::parse(server).unwrap(), StatusCode::from_u16(status).unwrap(), text.as_bytes())
+        };
+        for text in [
+            "<center>The plain HTTP request was sent to HTTPS port</center>",
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+            r#"{"error":"This port speaks HTTPS; write https:// for http:// in the address."}"#,
+        ] {
+            assert!(says("http://a.example", 400, text), "{text}");
+            assert!(!says("https://a.example", 400, text) && !says("http://a.example", 404, text), "{text}");
+        }
+        for text in ["", "Bad Request", r#"{"error":"several Hosts"}"#] {
+            assert!(!says("http://a.example", 400, text), "{text}");
+        }
     }
 
     #[test]

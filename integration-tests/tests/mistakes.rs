@@ -6,6 +6,7 @@ use integration_tests::{
     binaries::Program,
     jwt::{claims, hmac, hs256, with},
     ollama::Ollama,
+    raw::RawUpstream,
     workshop::{Workshop, run},
 };
 use serde_json::json;
@@ -160,6 +161,20 @@ async fn plain_http_where_tls_is_spoken_is_named_and_no_refusal() {
     let mut client = Program::tunnel(["connect", "--token-file", &token, "--to", "1", "--server", &server]);
     client.logs(&["does not answer in plain HTTP; if it speaks TLS, write https://"]).await;
     client.logs(&["connecting", "attempt=2"]).await;
+}
+
+#[tokio::test]
+async fn a_400_that_says_nothing_of_tls_is_shown_as_it_is() {
+    let shop = Workshop::new().await;
+    let mut stranger = RawUpstream::start().await;
+    let (token, server) = (shop.file("token", &hs256(&claims("alice"))), format!("http://{}", stranger.addr()));
+    let answer = "HTTP/1.1 400 Bad Request\r\nContent-Length: 12\r\n\r\nwhat is that";
+    let args = ["connect", "--token-file", &token, "--to", "1", "--server", &server];
+    let (said, _asked) = tokio::join!(run("tunnel", args), stranger.answer_once(answer.as_bytes()));
+    let lines = said.errors.iter().map(String::as_str).collect::<Vec<_>>();
+    let last = lines.last().unwrap_or(&"");
+    assert!(said.code == Some(77) && last.starts_with("error: the server answered 400 Bad Request"), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("plain HTTP")), "{lines:?}");
 }
 
 #[tokio::test]

@@ -75,6 +75,15 @@ impl Front {
 
 #[tokio::test]
 #[ignore = "needs nginx"]
+async fn a_desktop_that_comes_without_tls_is_told() {
+    let front = Front::start().await;
+    let (token, server) = (front.shop.file("key", &hs256(&claims("bob"))), format!("http://{}", front.addr));
+    let mut client = Program::tunnel(["connect", "--token-file", &token, "--to", "1", "--server", &server]);
+    client.logs(&["does not answer in plain HTTP; if it speaks TLS, write https://"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs nginx"]
 async fn each_token_arrives_before_the_next_is_made() {
     let front = Front::start().await;
     let mut played = front.ollama.play("/api/chat");

@@ -18,7 +18,7 @@ use super::{Finding, Patient, caller};
 use crate::{
     config::origin,
     connector::{self, Connector},
-    dial::{DialError, Dialer, Probed, is_in_the_clear},
+    dial::{DialError, Dialer, Probed, wants_tls},
     token::Token,
 };
 
@@ -41,7 +41,7 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) {
             tell(Finding::good("server", format!("{} is a tunneld", asking.origin)));
             answer.headers
         }
-        Ok(answer) if is_in_the_clear(&patient.server, answer.status) => {
+        Ok(answer) if wants_tls(&patient.server, answer.status, &answer.body) => {
             let found = format!("{} does not answer in plain HTTP (status 400)", asking.origin);
             return tell(Finding::bad("server", found).advise("if it speaks TLS, write https://"));
         }
