@@ -137,16 +137,46 @@ fn read_file<T: DeserializeOwned>(file: &Path, paths: &[&str]) -> Result<toml::T
 fn in_file(name: &impl Display, text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
     let number = 1 + text[..start].matches('\n').count();
-    let message = error.message().replace("usize", "a whole number");
-    let message = message.replace(", expected a string", ", expected text; write it in quotes");
+    let message = error.message();
     // serde lists every known key, which is longer than a line; the help says them with a sentence each.
     if let Some(key) = message.strip_prefix("unknown field ").and_then(|rest| rest.split(',').next()) {
         return format!("{name}, line {number}: unknown key {key}; keys are the flags of --help without the dashes");
     }
+    let message = plainly(message);
     let line = text.lines().nth(number - 1).unwrap_or_default();
-    match line.split_once('=') {
-        Some((key, _)) => format!("{name}, line {number}: {}: {message}", key.trim()),
-        None => format!("{name}, line {number}: {message}"),
+    match line.split_once('=').map(|(key, _)| key.trim()) {
+        Some(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => {
+            format!("{name}, line {number}: {key}: {message}")
+        }
+        _ => format!("{name}, line {number}: {message}"),
+    }
+}
+
+/// What serde and toml say of a value, for people: what is there and what may be. Never more of it than they show: it
+/// may be a secret.
+fn plainly(message: &str) -> String {
+    let told = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    match (message, told.and_then(|told| told.split_once(", expected "))) {
+        (_, Some((given, expected))) => {
+            let given = match given {
+                "sequence" => "a list",
+                "map" => "a table or a date",
+                scalar => scalar.trim_end_matches(" as i128"),
+            };
+            let allowed = match expected {
+                "usize" => "a whole number, 1 or more, without quotes",
+                "a string" | "path string" => "text in quotes",
+                "a boolean" => "true or false, without quotes",
+                "a sequence" => "a list: [\"…\"]",
+                other => other,
+            };
+            format!("this is {given}; write {allowed}")
+        }
+        ("integer number overflowed" | "floating-point number overflowed" | "u64 value was too large", _) => {
+            "the number is too large".to_owned()
+        }
+        ("wanted string or table", _) => "write text in quotes".to_owned(),
+        (other, None) => other.to_owned(),
     }
 }
 
@@ -261,6 +291,8 @@ mod tests {
         number: Option<usize>,
         #[arg(long)]
         key_file: Option<PathBuf>,
+        #[arg(long)]
+        on: Option<bool>,
     }
 
     fn merged(args: &[&str], file: &str) -> Result<Layers<Settings>, String> {
@@ -291,19 +323,31 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_the_line_and_the_key() {
-        let line = |file| merged(&[], file).unwrap_err();
+        let line = |file: &str| merged(&[], file).unwrap_err();
         assert_eq!(
             line("number = 1\n# b\nlistn-on = 'a'"),
             "x.toml, line 3: unknown key `listn-on`; keys are the flags of --help without the dashes"
         );
-        assert_eq!(
-            line("\nnumber = 'a'"),
-            "x.toml, line 2: number: invalid type: string \"a\", expected a whole number"
-        );
-        assert_eq!(
-            line("listen-on = 8080"),
-            "x.toml, line 1: listen-on: invalid type: integer `8080`, expected text; write it in quotes"
-        );
+        for (file, said) in [
+            ("number = 'a'", "number: this is string \"a\"; write a whole number, 1 or more, without quotes"),
+            ("number = -1", "number: this is integer `-1`; write a whole number, 1 or more, without quotes"),
+            ("number = 1.5", "number: this is floating point `1.5`; write a whole number, 1 or more, without quotes"),
+            ("number = [1]", "number: this is a list; write a whole number, 1 or more, without quotes"),
+            (
+                "number = 99999999999999999999",
+                "number: this is integer `99999999999999999999`; write a whole number, 1 or more, without quotes",
+            ),
+            ("number = 18446744073709551615", "number: the number is too large"),
+            ("listen-on = 8080", "listen-on: this is integer `8080`; write text in quotes"),
+            ("key-file = 1", "key-file: this is integer `1`; write text in quotes"),
+            ("many = 3", "many: this is integer `3`; write a list: [\"…\"]"),
+            ("on = 1", "on: this is integer `1`; write true or false, without quotes"),
+            ("many = ['a',\n  3]", "this is integer `3`; write text in quotes"),
+        ] {
+            let number = 2 + file.matches('\n').count();
+            assert_eq!(line(&format!("\n{file}")), format!("x.toml, line {number}: {said}"));
+        }
+        assert!(!line("listen-on = ['secret']").contains("secret"));
         assert!(line("number =").starts_with("x.toml, line 1: "), "{}", line("number ="));
     }
 
@@ -319,7 +363,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_an_error() {
         let origin = Origin::default();
-        let flags = Settings { listen_on: None, many: None, number: None, key_file: None };
+        let flags = Settings { listen_on: None, many: None, number: None, key_file: None, on: None };
         let Err(Exit::Error { line, .. }) = Layers::merge(flags, origin, Some(Path::new("/no/x.toml")), &[]) else {
             panic!("a missing file passed");
         };
