@@ -209,7 +209,11 @@ mod tests {
             let connection = Connection::open(("127.0.0.1", port)).await.unwrap();
             peers.push(listener.accept().await.unwrap().0);
             let mut connection = Some(connection);
-            poll_fn(|cx| Poll::Ready(idle.keep(connection.take().unwrap(), cx))).await;
+            poll_fn(|cx| {
+                idle.keep(connection.take().unwrap(), cx);
+                Poll::Ready(())
+            })
+            .await;
             sleep(IDLE / 2).await;
         }
         // The first one is closed by now.
