@@ -15,65 +15,62 @@ use tracing_subscriber::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plain;
 
+/// Room for an access line.
+const USUAL: usize = 512;
+
 impl<'w> FormatFields<'w> for Plain {
-    fn format_fields<R: RecordFields>(&self, out: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line { out, written: Ok(()), begun: false };
+    fn format_fields<R: RecordFields>(&self, mut out: Writer<'w>, fields: R) -> fmt::Result {
+        let mut line = Line(String::with_capacity(USUAL));
         fields.record(&mut line);
-        line.written
+        out.write_str(&line.0)
     }
 }
 
-struct Line<'w> {
-    out: Writer<'w>,
-    written: fmt::Result,
-    begun: bool,
-}
+/// All fields, so that they reach `tracing-subscriber` in one piece.
+struct Line(String);
 
-impl Line<'_> {
-    fn field(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        if self.written.is_ok() {
-            self.written = self.name(field).and_then(|()| write(&mut self.out));
-        }
-    }
-
+impl Line {
     /// A space behind the field before, and the name; the message has none.
-    fn name(&mut self, field: &Field) -> fmt::Result {
-        if std::mem::replace(&mut self.begun, true) {
-            self.out.write_char(' ')?;
+    fn name(&mut self, field: &Field) {
+        if !self.0.is_empty() {
+            self.0.push(' ');
         }
-        match field.name() {
-            "message" => Ok(()),
-            name => {
-                self.out.write_str(name.strip_prefix("r#").unwrap_or(name))?;
-                self.out.write_char('=')
-            }
+        if !is_message(field) {
+            self.0.push_str(field.name().strip_prefix("r#").unwrap_or(field.name()));
+            self.0.push('=');
         }
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for Line {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, |out| write!(out, "{value}"));
+        self.name(field);
+        self.0.push_str(&value.to_string()); // which is faster than to write it
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         let is_plain = |b: u8| is_printable(b) && b != b'"' && b != b'\\';
-        self.field(field, |out| {
-            if field.name() == "message" {
-                Escaped(out).write_str(value)
-            } else if all(value, is_plain) {
-                out.write_char('"')?;
-                out.write_str(value)?;
-                out.write_char('"')
-            } else {
-                write!(out, "{value:?}")
-            }
-        });
+        self.name(field);
+        if is_message(field) {
+            escape(value, &mut self.0);
+        } else if all(value, is_plain) {
+            self.0.push('"');
+            self.0.push_str(value);
+            self.0.push('"');
+        } else {
+            _ = write!(self.0, "{value:?}"); // a String takes everything
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.field(field, |out| write!(Escaped(out), "{value:?}"));
+        self.name(field);
+        // A value that cannot be written is cut.
+        _ = write!(Escaped(&mut self.0), "{value:?}");
     }
+}
+
+fn is_message(field: &Field) -> bool {
+    field.name() == "message"
 }
 
 fn is_printable(b: u8) -> bool {
@@ -86,21 +83,25 @@ fn all(text: &str, is_good: impl Fn(u8) -> bool) -> bool {
 }
 
 /// Writes text on one line and without commands for a terminal.
-struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+struct Escaped<'a>(&'a mut String);
 
-impl Write for Escaped<'_, '_> {
+impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if all(text, is_printable) {
-            return self.0.write_str(text);
-        }
-        for c in text.chars() {
-            if c.is_control() {
-                write!(self.0, "{}", c.escape_default())?;
-            } else {
-                self.0.write_char(c)?;
-            }
-        }
+        escape(text, self.0);
         Ok(())
+    }
+}
+
+fn escape(text: &str, line: &mut String) {
+    if all(text, is_printable) {
+        return line.push_str(text);
+    }
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
     }
 }
 

@@ -100,7 +100,7 @@ struct State {
     upstream_error: Option<String>,
     total: u64,
     running: Vec<Arc<Progress>>,
-    ended: VecDeque<Request>,
+    ended: VecDeque<Ended>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,8 +197,9 @@ impl Board {
 
 impl State {
     fn requests(&self) -> Vec<Request> {
-        let running = self.running.iter().rev().map(|progress| progress.request("running"));
-        running.chain(self.ended.iter().cloned()).collect()
+        let running = self.running.iter().rev().map(|progress| progress.request(progress.milliseconds(), "running"));
+        let ended = self.ended.iter().map(|ended| ended.progress.request(ended.milliseconds, ended.outcome));
+        running.chain(ended).collect()
     }
 
     fn turn(&mut self, link: Link) {
@@ -233,8 +234,18 @@ impl Drop for Running {
         let mut state = self.board.lock();
         state.running.retain(|running| !Arc::ptr_eq(running, &self.progress));
         state.ended.truncate(LAST - 1);
-        state.ended.push_front(self.progress.request(self.outcome));
+        let (progress, milliseconds) = (Arc::clone(&self.progress), self.progress.milliseconds());
+        state.ended.push_front(Ended { progress, milliseconds, outcome: self.outcome });
     }
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+struct Ended {
+    progress: Arc<Progress>,
+    /// How long it took.
+    milliseconds: u64,
+    outcome: &'static str,
 }
 
 /// How far a request has come. Written by its own task without a lock.
@@ -281,7 +292,7 @@ impl Progress {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn request(&self, outcome: &str) -> Request {
+    fn request(&self, duration_ms: u64, outcome: &str) -> Request {
         let status = Some(self.status.load(Ordering::Acquire)).filter(|status| *status != 0);
         Request {
             id: self.id.clone(),
@@ -290,7 +301,7 @@ impl Progress {
             status,
             bytes: self.bytes.load(Ordering::Relaxed),
             first_byte_ms: status.map(|_| self.first_byte_ms.load(Ordering::Relaxed)),
-            duration_ms: self.milliseconds(),
+            duration_ms,
             outcome: outcome.to_owned(),
         }
     }

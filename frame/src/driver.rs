@@ -216,6 +216,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 break;
             }
             state.controls.pop_front();
+            if state.controls.is_empty() {
+                state.controls = VecDeque::new(); // an idle tunnel sends none for days
+            }
         }
         // A peer that does not read cannot put this off.
         state.close.take().map_or(Poll::Pending, Poll::Ready)

@@ -52,9 +52,9 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// A request for `target`, of which `path` is left without a capability prefix.
-    pub(crate) fn new(metrics: Arc<Metrics>, client: IpAddr, method: &Method, target: &str, path: &str) -> Self {
-        Self {
+    /// A request for `target`, of which `path` is left without a capability prefix. In a box, since it changes hands.
+    pub(crate) fn new(metrics: Arc<Metrics>, client: IpAddr, method: &Method, target: &str, path: &str) -> Box<Self> {
+        Box::new(Self {
             id: RequestId::new(),
             arrived: Instant::now(),
             endpoint: Endpoint::of(path),
@@ -73,7 +73,7 @@ impl Access {
             outcome: None,
             detail: None,
             figures: None,
-        }
+        })
     }
 
     pub(crate) fn user(&mut self, user: &UserId) {

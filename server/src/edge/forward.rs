@@ -179,7 +179,7 @@ pub(super) struct Unlogged {
 
 impl Unlogged {
     /// From now on the log line ends with the body.
-    pub(super) fn log(mut self, access: Access) -> Forwarded {
+    pub(super) fn log(mut self, access: Box<Access>) -> Forwarded {
         let lease = Arc::new(Lease { held: Mutex::new(Some((access, self.slot))), bytes: AtomicU64::new(0) });
         let watched = Arc::clone(&lease);
         self.body.watch(self.watch, move |refusal| watched.end(&Ending::Cut(refusal), None));
@@ -190,7 +190,7 @@ impl Unlogged {
 /// What ends with a stream: the log line and the user's slot. A caller that does not read keeps neither for longer than
 /// its deadline.
 struct Lease {
-    held: Mutex<Option<(Access, Option<OwnedSemaphorePermit>)>>,
+    held: Mutex<Option<(Box<Access>, Option<OwnedSemaphorePermit>)>>,
     /// Of the body, handed on so far.
     bytes: AtomicU64,
 }

@@ -235,7 +235,7 @@ fn authorise(identity: &Identity, method: &Method, path: &str) -> Result<(), Ref
 }
 
 /// A response of ours. One to HEAD has the length of its body, but not the body (RFC 9110 §9.3.2).
-fn ours(mut access: Access, mut response: Response<Bytes>, is_head: bool) -> Response<EdgeBody> {
+fn ours(mut access: Box<Access>, mut response: Response<Bytes>, is_head: bool) -> Response<EdgeBody> {
     access.answered(response.status());
     if is_head && response.status() != StatusCode::NOT_MODIFIED {
         let body = std::mem::take(response.body_mut());

@@ -3,48 +3,54 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use http_body::{Body, Frame, SizeHint};
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 
-/// What one connection has done.
+/// What one connection has done. Clones share it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Activity(Arc<Requests>);
+
 #[derive(Debug, Default)]
-pub(super) struct Activity(watch::Sender<Requests>);
-
-#[derive(Debug, Default, Clone, Copy)]
 struct Requests {
-    begun: bool,
-    in_flight: usize,
+    begun: AtomicBool,
+    in_flight: AtomicUsize,
+    /// One has begun, or the last one is over.
+    changed: Notify,
 }
 
 /// One request, until its response has been sent or given up.
 #[derive(Debug)]
-pub(super) struct Busy(watch::Sender<Requests>);
+pub(super) struct Busy(Activity);
 
 impl Activity {
     /// A request begins.
     pub(super) fn begin(&self) -> Busy {
-        self.0.send_modify(|requests| {
-            requests.begun = true;
-            requests.in_flight += 1;
-        });
-        Busy(self.0.clone())
+        self.0.begun.store(true, Ordering::Relaxed);
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.0.changed.notify_waiters();
+        Busy(self.clone())
     }
 
     /// Whether there was ever a request.
     pub(super) fn has_begun(&self) -> bool {
-        self.0.borrow().begun
+        self.0.begun.load(Ordering::Relaxed)
     }
 
     /// Waits until there has been no request for this long.
     pub(super) async fn quiet(&self, time: Duration) {
-        let mut requests = self.0.subscribe();
         loop {
-            drop(requests.wait_for(|now| now.in_flight == 0).await);
-            if timeout(time, requests.wait_for(|now| now.in_flight > 0)).await.is_err() {
+            let changed = self.0.changed.notified();
+            if self.0.in_flight.load(Ordering::Relaxed) > 0 {
+                changed.await;
+            } else if timeout(time, changed).await.is_err() {
                 return;
             }
         }
@@ -53,7 +59,10 @@ impl Activity {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.send_modify(|requests| requests.in_flight -= 1);
+        let Activity(requests) = &self.0;
+        if requests.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            requests.changed.notify_waiters();
+        }
     }
 }
 
