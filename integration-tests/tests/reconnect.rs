@@ -22,7 +22,10 @@ use integration_tests::{
     pki::{self, Pki},
     setup::{ALICE, Setup, World},
 };
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+};
 use tunnel::{event::Event, token::TokenSource};
 use tunneld::auth::{
     Secret,
@@ -243,6 +246,32 @@ async fn f04_a_server_without_streams_stops_at_once() {
     eventually("the server ends", async || world.server().has_stopped().then_some(())).await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     world.client().event("the client is told", disconnected).await;
+}
+
+#[tokio::test]
+async fn f04_a_server_that_stops_answers_a_request_whose_head_has_begun() {
+    let world = Setup::new().start().await;
+    let caller = world.caller();
+    let (start, rest) = ("GET /healthz HTTP/1.1\r\n", format!("{}\r\n", caller.raw_headers()));
+    let (mut new, mut used) = (caller.socket(Protocol::Http1).await, caller.socket(Protocol::Http1).await);
+    used.write_all(format!("{start}{rest}").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}\n") {
+        with_deadline("a first answer", used.read_buf(&mut answer)).await.unwrap();
+    }
+    for socket in [&mut new, &mut used] {
+        socket.write_all(start.as_bytes()).await.unwrap();
+    }
+    let mut idle = caller.socket(Protocol::Http1).await;
+    world.server().ask_to_stop();
+    let closed = with_deadline("the idle connection is closed", idle.read(&mut [0])).await;
+    assert!(matches!(closed, Ok(0)), "{closed:?}");
+    for mut socket in [new, used] {
+        socket.write_all(rest.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        with_deadline("an answer, and the end", socket.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    }
 }
 
 #[tokio::test]

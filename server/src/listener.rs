@@ -6,24 +6,28 @@ mod heads;
 mod quiet;
 
 use std::{
+    future::pending,
     io,
     net::{SocketAddr, TcpStream as StdStream},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
-use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -32,7 +36,7 @@ use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
 use self::{
-    heads::Heads,
+    heads::{Follows, Heads},
     quiet::{Activity, Counted},
 };
 use crate::{admission::Place, edge, edge::Channel, patience::Patient, server::App, sockets::Holder, workers::Workers};
@@ -72,8 +76,8 @@ const QUIET_FOR: Duration = Duration::from_millis(500);
 pub(crate) struct Listener {
     app: Arc<App>,
     tls: Option<TlsAcceptor>,
-    http1: auto::Builder<TokioExecutor>,
-    http2: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
 }
 
 /// The connections of callers, who serves them, and the sign for them to end.
@@ -95,13 +99,14 @@ enum Protocol {
 
 impl Listener {
     pub(crate) fn new(app: Arc<App>, tls: Option<ServerConfig>) -> Arc<Self> {
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             .header_read_timeout(HANDSHAKE_WITHIN)
             .max_headers(H1_FIELDS)
             .max_buf_size(BUFFER);
-        http.http2()
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(H2_STREAMS)
             .initial_stream_window_size(H2_STREAM_WINDOW)
@@ -110,7 +115,7 @@ impl Listener {
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(H2_PING_EVERY);
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-        Arc::new(Self { app, tls, http1: http.clone().http1_only(), http2: http.http2_only() })
+        Arc::new(Self { app, tls, http1, http2 })
     }
 
     /// Accepts until the server drains and its desktops have gone elsewhere. Connections go on as tasks of the server;
@@ -234,18 +239,18 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::default();
-        let (stream, follows) = Heads::new(Patient::new(stream, self.app.limits.stall_timeout), protocol);
+        let (stream, heads) = Heads::new(Patient::new(stream, self.app.limits.stall_timeout), protocol);
         let service = service_fn(|request: Request<Incoming>| {
             let (app, busy) = (Arc::clone(&self.app), activity.begin());
             let channel = match protocol {
                 Protocol::Http1 | Protocol::Http2 => Channel::Expected,
                 Protocol::InTheClear => Channel::InTheClear,
             };
-            let (is_last, follows) = (follows.announce(&request), follows.clone());
+            let (is_last, heads) = (heads.announce(&request), heads.clone());
             async move {
                 let mut response = edge::handle(app, peer.ip(), channel, request).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    follows.switch();
+                    heads.switch();
                 } else if is_last {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -253,49 +258,66 @@ impl Listener {
             }
         });
         let stream = TokioIo::new(stream);
-        let http = match protocol {
-            Protocol::Http1 | Protocol::InTheClear => &self.http1,
-            Protocol::Http2 => &self.http2,
-        };
-        let mut connection = pin!(http.serve_connection_with_upgrades(stream, service));
-        let mut begin = pin!(sleep(HANDSHAKE_WITHIN));
-        let mut may_close = pin!(self.may_close(protocol, &activity, &closing));
-        let (mut too_late, mut told) = (false, false);
-        let served = loop {
-            tokio::select! {
-                served = &mut connection => break served,
-                // hyper has no timer for an HTTP/2 connection that never begins.
-                () = &mut begin, if !too_late => {
-                    too_late = true;
-                    if !activity.has_begun() {
-                        self.app.metrics.rejected_handshake("no_request");
-                        return debug!(%peer, "connection without a request");
-                    }
-                }
-                () = &mut may_close, if !told => {
-                    told = true;
-                    if !activity.has_begun() {
-                        return;
-                    }
-                    connection.as_mut().graceful_shutdown();
+        let served = match protocol {
+            Protocol::Http1 | Protocol::InTheClear => {
+                let connection = self.http1.serve_connection(stream, service).with_upgrades();
+                let quiet = self.is_quiet(&activity, &heads, &closing);
+                serve_until(quiet, connection, http1::UpgradeableConnection::graceful_shutdown).await
+            }
+            Protocol::Http2 => {
+                let connection = self.http2.serve_connection(stream, service);
+                let serving = serve_until(closing.cancelled(), connection, http2::Connection::graceful_shutdown);
+                tokio::select! {
+                    biased;
+                    served = serving => served,
+                    () = self.never_begins(&activity, &closing) => return debug!(%peer, "connection without a request"),
                 }
             }
         };
         if let Err(error) = served {
-            debug!(%peer, error, "connection ended");
+            if error.is_timeout() && !activity.has_begun() {
+                self.app.metrics.rejected_handshake("no_request");
+            }
+            debug!(%peer, %error, "connection ended");
         }
     }
 
-    /// The server drains, and this connection can be told to end after its last request. HTTP/2 has words for that, and
-    /// loses nothing; on HTTP/1 a request may just be on its way.
-    async fn may_close(&self, protocol: Protocol, activity: &Activity, closing: &CancellationToken) {
+    /// The server drains, and this HTTP/1 connection has no request, nor has one begun to arrive. HTTP/2 has words for the
+    /// end, and loses nothing; here a request may just be on its way.
+    async fn is_quiet(&self, activity: &Activity, heads: &Follows, closing: &CancellationToken) {
         self.app.draining.cancelled().await;
-        if protocol == Protocol::Http2 {
-            closing.cancelled().await;
-        } else {
+        loop {
             tokio::join!(closing.cancelled(), activity.quiet(QUIET_FOR));
+            // On a busy machine, what came in this time may not have been read.
+            yield_now().await;
+            if !heads.in_head() {
+                return;
+            }
         }
     }
+
+    /// An HTTP/2 connection has no request for so long that there will be none. hyper has no timer for one that never
+    /// begins, and waits for it even when it is told to end.
+    async fn never_begins(&self, activity: &Activity, closing: &CancellationToken) {
+        let is_late = timeout(HANDSHAKE_WITHIN, closing.cancelled()).await.is_err();
+        if activity.has_begun() {
+            return pending().await;
+        }
+        if is_late {
+            self.app.metrics.rejected_handshake("no_request");
+        }
+    }
+}
+
+/// Serves a connection; when `told` is ready, tells it to end after its last request.
+async fn serve_until<C: Future>(told: impl Future<Output = ()>, connection: C, end: fn(Pin<&mut C>)) -> C::Output {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased; // what has arrived is read before anything is closed
+        served = &mut connection => return served,
+        () = told => end(connection.as_mut()),
+    }
+    connection.await
 }
 
 /// Whether a peer begins as a request of HTTP does, with a capital letter. TLS begins with the type of a record, 22 (RFC

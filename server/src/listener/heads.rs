@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -43,9 +43,17 @@ pub(super) struct Heads<T> {
     held: BytesMut,
 }
 
-/// Tells a transport what follows the head that hyper has just read. `None`: there are no heads in lines.
+/// Tells a transport what follows the head that hyper has just read, and others whether one is coming in. `None`: there
+/// are no heads in lines.
 #[derive(Debug, Clone)]
-pub(super) struct Follows(Option<Arc<AtomicU64>>);
+pub(super) struct Follows(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    next: AtomicU64,
+    /// A part of a head has come.
+    in_head: AtomicBool,
+}
 
 /// Where the next byte belongs.
 #[derive(Debug)]
@@ -79,7 +87,9 @@ impl<T> Heads<T> {
     /// HTTP/2 has no lines; it passes as it is.
     pub(super) fn new(inner: T, protocol: Protocol) -> (Self, Follows) {
         let follows = Follows(match protocol {
-            Protocol::Http1 | Protocol::InTheClear => Some(Arc::new(AtomicU64::new(UNSAID))),
+            Protocol::Http1 | Protocol::InTheClear => {
+                Some(Arc::new(Shared { next: AtomicU64::new(UNSAID), in_head: AtomicBool::new(false) }))
+            }
             Protocol::Http2 => None,
         });
         let place = Place::Head(Line::default());
@@ -104,18 +114,22 @@ impl<T> Heads<T> {
                 }
                 Ok(here)
             }
-            Place::Head(line) => match line.head_end(bytes) {
-                None => Ok(bytes.len()),
-                Some(End::Whole(end)) => {
-                    self.place = Place::Behind;
-                    Ok(end)
+            Place::Head(line) => {
+                let end = line.head_end(bytes);
+                self.follows.set_in_head(end.is_none() && (line.begun || line.length > 0));
+                match end {
+                    None => Ok(bytes.len()),
+                    Some(End::Whole(end)) => {
+                        self.place = Place::Behind;
+                        Ok(end)
+                    }
+                    Some(End::Spoilt(end)) => {
+                        self.place = Place::Spoilt;
+                        bytes[end - 1] = 0;
+                        Ok(end)
+                    }
                 }
-                Some(End::Spoilt(end)) => {
-                    self.place = Place::Spoilt;
-                    bytes[end - 1] = 0;
-                    Ok(end)
-                }
-            },
+            }
             Place::Behind | Place::Spoilt => unreachable!("both were looked at before"),
         }
     }
@@ -148,25 +162,36 @@ impl Line {
 impl Follows {
     /// hyper has read this head. Whether the connection must end with its answer.
     pub(super) fn announce(&self, request: &Request<impl Body>) -> bool {
-        let Some(next) = &self.0 else { return false };
+        let Some(shared) = &self.0 else { return false };
         let length = request.body().size_hint().exact();
-        next.store(length.unwrap_or(NO_HEAD), Ordering::Relaxed);
+        shared.next.store(length.unwrap_or(NO_HEAD), Ordering::Relaxed);
         length.is_none()
     }
 
     /// From now on the connection speaks something else.
     pub(super) fn switch(&self) {
-        if let Some(next) = &self.0 {
-            next.store(NO_HEAD, Ordering::Relaxed);
+        if let Some(shared) = &self.0 {
+            shared.next.store(NO_HEAD, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a head is coming in that is not whole yet.
+    pub(super) fn in_head(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.in_head.load(Ordering::Relaxed))
+    }
+
+    fn set_in_head(&self, in_head: bool) {
+        if let Some(shared) = &self.0 {
+            shared.in_head.store(in_head, Ordering::Relaxed);
         }
     }
 
     fn are_heads(&self) -> bool {
-        self.0.as_ref().is_some_and(|next| next.load(Ordering::Relaxed) != NO_HEAD)
+        self.0.as_ref().is_some_and(|shared| shared.next.load(Ordering::Relaxed) != NO_HEAD)
     }
 
     fn take(&self) -> u64 {
-        self.0.as_ref().map_or(NO_HEAD, |next| next.swap(UNSAID, Ordering::Relaxed))
+        self.0.as_ref().map_or(NO_HEAD, |shared| shared.next.swap(UNSAID, Ordering::Relaxed))
     }
 }
 
