@@ -134,6 +134,9 @@ fn read_file<T: DeserializeOwned>(file: &Path, paths: &[&str]) -> Result<toml::T
     Ok(table)
 }
 
+/// The end of what is said where a list is missing.
+const A_LIST: &str = "; write a list: [\"…\"]";
+
 fn in_file(name: &impl Display, text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
     let number = 1 + text[..start].matches('\n').count();
@@ -146,6 +149,10 @@ fn in_file(name: &impl Display, text: &str, error: &toml::de::Error) -> String {
     let line = text.lines().nth(number - 1).unwrap_or_default();
     match line.split_once('=').map(|(key, _)| key.trim()) {
         Some(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => {
+            let message = match message.strip_prefix("this is string ").and_then(|rest| rest.strip_suffix(A_LIST)) {
+                Some(item) => format!("this is one value; write {key} = [{item}]"),
+                None => message,
+            };
             format!("{name}, line {number}: {key}: {message}")
         }
         _ => format!("{name}, line {number}: {message}"),
@@ -341,6 +348,7 @@ mod tests {
             ("listen-on = 8080", "listen-on: this is integer `8080`; write text in quotes"),
             ("key-file = 1", "key-file: this is integer `1`; write text in quotes"),
             ("many = 3", "many: this is integer `3`; write a list: [\"…\"]"),
+            ("many = 'a b'", "many: this is one value; write many = [\"a b\"]"),
             ("on = 1", "on: this is integer `1`; write true or false, without quotes"),
             ("many = ['a',\n  3]", "this is integer `3`; write text in quotes"),
         ] {

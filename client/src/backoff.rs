@@ -26,11 +26,11 @@ impl Backoff {
         Self::default()
     }
 
-    /// The wait after a failure: anything between nothing and a bound that doubles each time.
+    /// The wait after a failure: anything between nothing and a bound that doubles each time, in whole milliseconds.
     pub fn failed(&mut self) -> Duration {
         let bound = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        bound.mul_f64(self.rng.f64())
+        Duration::from_millis(self.rng.u64(0..=u64::try_from(bound.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// Tells how long a connection lasted, before asking for the wait after it.

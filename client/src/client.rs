@@ -169,7 +169,7 @@ impl Client {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Final> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut progress = Progress::default();
-        let _looking = AbortOnDropHandle::new(tokio::spawn(self.shared.clone().look_at_upstream()));
+        let _watching = AbortOnDropHandle::new(tokio::spawn(self.shared.clone().watch_upstream()));
         let _renewing = AbortOnDropHandle::new(tokio::spawn(self.config.token.clone().keep_fresh()));
         loop {
             let tried = self.config.token.read().ok();
@@ -249,7 +249,7 @@ impl Client {
                         self.retire(progress.previous.take());
                         self.shared.tell(Event::Connected(connected(welcome, server, token)));
                         if self.config.report_models && !std::mem::replace(&mut welcomed, true) {
-                            self.tunnels.spawn(report::run(self.shared.service(), session.clone()));
+                            self.tunnels.spawn(report::run(self.shared.clone(), session.clone()));
                         }
                     }
                     Control::Drain { reason } => {

@@ -195,6 +195,9 @@ impl From<ConnectError> for DialError {
     }
 }
 
+/// What a proxy answers in the place of a server that it does not reach.
+const PROXYS: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+
 /// An HTTP answer instead of an upgrade. 4xx is a refusal; everything else may pass.
 fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {
     #[derive(Deserialize)]
@@ -205,14 +208,17 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {
     let ours = response.headers().get("tunnel-error").and_then(|code| code.to_str().ok());
     // What a stranger says is not repeated.
     let told = ours.and_then(|_| serde_json::from_slice::<ErrorBody>(body(response)).ok());
-    let message = told.map_or_else(
-        || {
-            format!(
-                "the server answered {status} and is no tunneld; check --server (a proxy in front must pass /ws/tunnel)"
-            )
-        },
-        |body| body.error,
-    );
+    let message = match (ours, told) {
+        // Its sentence is for callers.
+        (Some("draining"), _) => "the server restarts; connecting again".to_owned(),
+        (_, Some(body)) => body.error,
+        (_, None) if PROXYS.contains(&status) => {
+            format!("the proxy in front of the server does not reach tunneld ({status}); is it running?")
+        }
+        (_, None) => format!(
+            "the server answered {status} and is no tunneld; check --server (a proxy in front must pass /ws/tunnel)"
+        ),
+    };
     if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
         let code = ours.map_or_else(|| format!("http_{}", status.as_u16()), str::to_owned);
         DialError::Refused(Refusal { code, message })
@@ -248,6 +254,19 @@ mod tests {
         let DialError::Refused(refusal) = answer(404, None, "<html>") else { panic!("not a refusal") };
         assert_eq!(refusal.code, "http_404");
         assert!(refusal.message.contains("is no tunneld; check --server"));
+    }
+
+    #[test]
+    fn a_server_that_is_away_for_a_moment_is_no_wrong_server() {
+        let draining = answer(503, Some("draining"), r#"{"error":"The server … send it again."}"#).to_string();
+        assert_eq!(draining, "the server restarts; connecting again");
+        let overloaded = answer(503, Some("overloaded"), r#"{"error":"Too many at once."}"#).to_string();
+        assert_eq!(overloaded, "Too many at once.");
+        for status in [502, 503, 504] {
+            let said = answer(status, None, "<html>").to_string();
+            assert!(said.starts_with("the proxy in front of the server does not reach tunneld (50"), "{said}");
+        }
+        assert!(answer(500, None, "<html>").to_string().contains("is no tunneld"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the upstream offers, told to the server for its status: looked up when a tunnel stands and every few minutes,
-//! told when it has changed.
+//! What the upstream offers, told to the server for its status: looked up when a tunnel stands, when the upstream comes
+//! back, and every few minutes; told when it has changed.
 //!
 //! Owns what is asked of an upstream for that. A path that the desktop's own policy forbids to callers is not asked for
 //! either. An upstream that is no Ollama, and has no such list, has none.
@@ -9,16 +9,19 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 use tunnel_frame::{Control, Models, Session};
 
-use crate::stream::Service;
+use crate::{
+    shared::{Shared, Upstream},
+    stream::Service,
+};
 
 /// Between two looks: Ollama reads a small file for each model.
 const LOOK_EVERY: Duration = Duration::from_secs(180);
 
-/// The same while nothing answers.
+/// The same while it says nothing of use.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// How long an answer may take, and how long it may be: a thousand models.
@@ -26,17 +29,18 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Looks and tells until the session is over.
-pub(crate) async fn run(service: Arc<Service>, session: Session) {
+pub(crate) async fn run(shared: Arc<Shared>, session: Session) {
+    let (service, mut upstream) = (shared.service(), shared.upstream());
     let mut told = None;
     let looking = async {
-        loop {
+        while upstream.wait_for(|state| *state == Upstream::Up).await.is_ok() {
             let offers = look(&service).await;
             let wait = if offers.is_some() { LOOK_EVERY } else { LOOK_AGAIN };
             if offers.is_some() && offers != told {
                 told.clone_from(&offers);
                 session.send(Control::Models(offers.unwrap_or_default()));
             }
-            sleep(wait).await;
+            _ = timeout(wait, upstream.changed()).await;
         }
     };
     tokio::select! {

@@ -112,7 +112,8 @@ async fn what_is_wrong_is_bad_and_named() {
     assert!(finding(&said, "token").1.starts_with("refused (token_invalid): of bob"), "{said:?}");
 
     let said = doctor(&["--server", &server, "--ca", &ca]).await;
-    assert!(finding(&said, "token").1.starts_with("a token is needed"), "{said:?}");
+    assert_eq!(finding(&said, "token").0, '!', "{said:?}");
+    assert!(finding(&said, "token").1.starts_with("none given"), "{said:?}");
     let said = doctor(&["--server", &server]).await;
     assert!(finding(&said, "tls").1.contains("--ca"), "{said:?}");
     let said = doctor(&["--server", &format!("http://{addr}")]).await;

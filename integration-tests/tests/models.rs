@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use integration_tests::{admin::Administered, eventually::eventually, setup::Setup};
+use integration_tests::{admin::Administered, eventually::eventually, ollama::Ollama, setup::Setup};
 use serde_json::{Value, json};
+use tunnel::event::Event;
 use tunnel_frame::policy::Rule;
 
 /// What the status says of the upstream of the only desktop, as soon as it says something.
@@ -31,6 +32,18 @@ async fn the_status_has_the_upstream_s_version_and_models() {
     this.admin().post(&kick, integration_tests::body::empty()).await;
     this.world.client().connected(2).await;
     assert_eq!(offers(&this).await, expected);
+}
+
+#[tokio::test]
+async fn an_upstream_that_starts_after_its_desktop_is_seen_and_told_of() {
+    let addr = Ollama::start().addr();
+    let setup = Setup::new().upstream(addr).client(|config| config.report_models = true);
+    let this = Administered::start(setup).await;
+    let client = this.world.client();
+    client.event("nothing answers", |event| matches!(event, Event::UpstreamDown { .. }).then_some(())).await;
+    let _ollama = Ollama::start_on(addr);
+    client.event("it answers", |event| matches!(event, Event::UpstreamUp).then_some(())).await;
+    assert_eq!(offers(&this).await, json!({"version": "0.0.0", "models": ["fake:latest"], "left_out": 0}));
 }
 
 #[tokio::test]

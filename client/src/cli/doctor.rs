@@ -4,7 +4,7 @@ use serde::Serialize;
 use tunnel::{
     config,
     connector::Connector,
-    doctor::{self, Finding, Patient},
+    doctor::{self, Finding, NoToken, Patient},
 };
 use tunnel_cli::{
     exit::{self, Exit},
@@ -57,13 +57,22 @@ pub(super) fn job(args: Args, origin: Origin) -> Result<Job, Exit> {
 
 fn patient(settings: &mut Settings, origin: &Origin) -> Result<Patient, Wrong> {
     // A token that cannot be had is a finding, and no reason not to look at the rest.
-    let token = connect::source(settings, origin, login::existing()).map_err(|wrong| wrong.problem);
-    let token = token.and_then(|(source, _)| source.read().map_err(|error| error.to_string()));
+    let signed_in = login::existing();
+    let token = if settings.token.is_none() && settings.token_file.is_none() && signed_in.is_none() {
+        Err(NoToken::NotAsked)
+    } else {
+        let source = connect::source(settings, origin, signed_in).map_err(|wrong| wrong.problem);
+        let token = source.and_then(|(source, _)| source.read().map_err(|error| error.to_string()));
+        token.map_err(NoToken::Unusable)
+    };
     let told = settings::read("server", settings.server.as_deref(), config::server_url)?;
     let server = match (told, &token) {
         (Some(server), _) => server,
         (None, Ok(token)) => config::claimed_server(token).map_err(|error| Wrong::new("server", error))?,
-        (None, Err(problem)) => {
+        (None, Err(NoToken::NotAsked)) => {
+            return Err(Wrong::new("server", "no server is named, and no token that names one: add --token-file FILE"));
+        }
+        (None, Err(NoToken::Unusable(problem))) => {
             return Err(Wrong::new("server", format!("no server is named, and no token that names one: {problem}")));
         }
     };

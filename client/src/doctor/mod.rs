@@ -23,12 +23,21 @@ pub struct Patient {
     pub server: Url,
     /// The way to it.
     pub connector: Connector,
-    /// The token, or one sentence about why there is none.
-    pub token: Result<Token, String>,
+    /// The token, or why there is none.
+    pub token: Result<Token, NoToken>,
     /// The name under which this desktop would connect.
     pub name: String,
     /// The upstream.
     pub to: Url,
+}
+
+/// Why there is no token to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoToken {
+    /// None was named.
+    NotAsked,
+    /// One sentence about the one that was.
+    Unusable(String),
 }
 
 impl Patient {

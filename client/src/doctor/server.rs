@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tunnel_certs::client::reason;
 
-use super::{Finding, Patient, caller};
+use super::{Finding, NoToken, Patient, caller};
 use crate::{
     config::origin,
     connector::{self, Connector},
@@ -60,7 +60,14 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) {
     tell(clock(&head, SystemTime::now()));
     let token = match &patient.token {
         Ok(token) => token,
-        Err(problem) => return tell(Finding::bad("token", problem.clone())),
+        Err(NoToken::Unusable(problem)) => return tell(Finding::bad("token", problem.clone())),
+        Err(NoToken::NotAsked) => {
+            return tell(Finding::doubtful(
+                "token",
+                "none given: what needs one is left out",
+                "add --token-file FILE to look at all that `tunnel connect` needs",
+            ));
+        }
     };
     let status = asking.get("/api/tunnel/status", Some(token)).await;
     let finding = accepted(token, &status);

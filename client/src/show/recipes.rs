@@ -2,7 +2,10 @@
 //!
 //! The desktop's own token never appears: it may register a desktop, and callers need one that may not.
 
-use std::{fmt::Write, path::Path};
+use std::{
+    fmt::Write,
+    path::{Path, absolute},
+};
 
 use tunnel::{config, event::Connected};
 use url::Url;
@@ -22,7 +25,9 @@ impl Recipes {
     /// Recipes for a client with this upstream, the issuer that its token names, and its private CA.
     pub(crate) fn new(upstream: Url, issuer: Option<String>, ca: Option<&Path>) -> Self {
         let issuer = issuer.filter(|issuer| issuer != "tunneld");
-        Self { upstream, issuer, ca: ca.map(|path| path.display().to_string()) }
+        // It is pasted into a shell of another directory.
+        let whole = |path: &Path| absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        Self { upstream, issuer, ca: ca.map(whole) }
     }
 
     /// The command that makes a token for a caller.
@@ -44,6 +49,7 @@ impl Recipes {
         line("curl", &format!("curl -H \"Authorization: Bearer $TOKEN\" {server}/api/tags"));
         line("Ollama", &format!("export OLLAMA_HOST={server}/t/$TOKEN"));
         line("OpenAI", &format!("export OPENAI_BASE_URL={server}/v1 OPENAI_API_KEY=$TOKEN"));
+        line("Web", &format!("{server}/app/"));
         if let Some(ca) = &self.ca {
             let ca = quoted(ca);
             line("CA", &format!("export SSL_CERT_FILE={ca} CURL_CA_BUNDLE={ca} NODE_EXTRA_CA_CERTS={ca}"));
@@ -89,6 +95,7 @@ mod tests {
   curl    curl -H \"Authorization: Bearer $TOKEN\" https://tunnel.example.com/api/tags
   Ollama  export OLLAMA_HOST=https://tunnel.example.com/t/$TOKEN
   OpenAI  export OPENAI_BASE_URL=https://tunnel.example.com/v1 OPENAI_API_KEY=$TOKEN
+  Web     https://tunnel.example.com/app/
 
 ";
         assert_eq!(recipes(Some("tunneld"), None).block(&connected("bob")), expected);
@@ -101,7 +108,7 @@ mod tests {
             block.contains(r"tunneld token --user 'it'\''s me' --issuer https://id.example/ --scope infer"),
             "{block}"
         );
-        assert!(block.contains("SSL_CERT_FILE='my ca.pem'"), "{block}");
+        assert!(block.contains("SSL_CERT_FILE='/") && block.contains("/my ca.pem' CURL"), "{block}");
     }
 
     #[test]
@@ -122,6 +129,7 @@ mod tests {
             format!("$TOKEN\" {server}/api/tags\n"),
             format!("OLLAMA_HOST={server}/t/$TOKEN\n"),
             format!("OPENAI_BASE_URL={server}/v1 OPENAI"),
+            format!("Web     {server}/app/\n"),
         ] {
             assert!(block.contains(&recipe), "{recipe} in {block}");
         }

@@ -169,8 +169,8 @@ impl Status {
             let upstream = &self.recipes.upstream;
             parts.push(format!("{} down", &upstream[url::Position::BeforeHost..url::Position::AfterPort]));
         }
+        parts.extend(self.running(requests));
         if matches!(self.phase, Phase::Online { .. } | Phase::Draining) {
-            parts.extend(self.running(requests));
             parts.push(format!("{} served", self.total.saturating_sub(self.in_flight as u64)));
             parts.extend(self.last(requests));
         }
@@ -254,7 +254,9 @@ mod tests {
         assert_eq!(status.line(after(7505), 80, &[]), (Mood::Good, line.into()));
 
         assert_eq!(status.apply(lost(), after(100)), [Say::Line(Mood::Bad, "offline: connection reset".into())]);
-        assert_eq!(status.line(after(103), 80, &[]), (Mood::Bad, "offline 3s \u{b7} next attempt in 6s".into()));
+        // A server that restarts lets requests end on the old tunnel.
+        let line = "offline 3s \u{b7} next attempt in 6s \u{b7} 2 in flight";
+        assert_eq!(status.line(after(103), 80, &[]), (Mood::Bad, line.into()));
         assert!(status.apply(lost(), after(109)).is_empty(), "one outage is one sentence");
 
         let said = status.apply(connected(), after(112));
