@@ -51,7 +51,7 @@ export async function models(desktop, signal) {
         const found = await (await request("/api/tags", { desktop, signal })).json();
         // llama-server answers here as well, with a list of OpenAI's in it, but speaks only /v1.
         if (Array.isArray(found.models) && found.object !== "list") {
-            return { speaks: "ollama", names: names(found.models, "model") };
+            return { speaks: "ollama", names: names(found.models.filter(chats), "model") };
         }
     } catch (error) {
         if (!["upstream", "not_allowed"].includes(error.code) && !(error instanceof SyntaxError)) throw error;
@@ -63,6 +63,12 @@ export async function models(desktop, signal) {
     } catch (error) {
         throw refused instanceof Problem ? refused : error;
     }
+}
+
+/** Not what only embeds, where the list tells: by `capabilities`, or by the family, of which BERT's never chat. */
+function chats(model) {
+    const { capabilities, details } = model ?? {};
+    return Array.isArray(capabilities) ? capabilities.includes("completion") : !/bert$/.test(details?.family);
 }
 
 function names(list, key) {

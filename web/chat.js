@@ -17,8 +17,8 @@ export class Chat {
     #running = null;
 
     /**
-     * `app` has `target()`, what to ask: `{ desktop, speaks, model, system }` or a Problem that is thrown; and is told by
-     * `changed()` what to show, by `drawn()` that there is more to see, by `announce(text)` what to say aloud, by
+     * `app` has `target()`, what to ask: `{ desktop, speaks, model, system }` or a Problem that is thrown, and `ready()`, which
+     * looks first whether what was wrong still is; and is told by `changed()` what to show, by `drawn()` that there is more to see, by `announce(text)` what to say aloud, by
      * `failed(problem)` what went wrong, and by `toPrompt()` where the keys go next.
      */
     constructor(root, app) {
@@ -36,6 +36,11 @@ export class Chat {
         return this.#running !== null;
     }
 
+    /** What went wrong with the last answer, as it stands there; or null. */
+    get problem() {
+        return this.#turns.at(-1)?.problem ?? null;
+    }
+
     /** Asks, and shows the answer as it comes. */
     async ask(text) {
         if (this.isRunning) return;
@@ -46,6 +51,7 @@ export class Chat {
 
     /** Asks the last question again. */
     async retry() {
+        await this.#app.ready();
         if (this.isRunning || this.isEmpty) return;
         this.#app.target();
         if (this.#turns.at(-1) instanceof Answer) this.#turns.pop().root.remove();
@@ -156,6 +162,7 @@ class Answer {
     content = "";
     facts = "";
     note = "";
+    problem = null;
     #drawn;
     #text = element("div");
     #writer = new Writer(this.#text);
@@ -193,6 +200,7 @@ class Answer {
 
     /** The next piece of it. */
     take({ text, thinking, tokens, seconds }) {
+        const isNews = (thinking && !this.#thoughts) || (text && !this.content);
         if (text || thinking) {
             this.#lastAt = performance.now();
             this.#firstAt ||= this.#lastAt;
@@ -201,10 +209,14 @@ class Answer {
         this.#tokens = tokens ?? this.#tokens;
         this.#seconds = seconds ?? this.#seconds;
         if (thinking) this.#think(thinking);
-        if (!text) return;
-        this.content += text;
-        this.#unwritten += text;
-        this.#frame ||= requestAnimationFrame(() => this.#write());
+        if (text) {
+            this.content += text;
+            this.#unwritten += text;
+            this.#frame ||= requestAnimationFrame(() => this.#write());
+        }
+        if (!isNews) return;
+        this.#tick();
+        this.#drawn();
     }
 
     /** It is complete, or was stopped. */
@@ -215,10 +227,11 @@ class Answer {
 
     /** It went wrong. */
     fail(problem) {
+        this.problem = problem;
         this.end(problem.message);
         this.root.querySelector(".note")?.remove();
         const shown = said(problem);
-        if (this.content) shown.querySelector("p").prepend("The text above lacks its end. ");
+        if (this.content) shown.querySelector("p").textContent = `The text above lacks its end. ${capital(problem.advice)}`;
         this.root.querySelector("footer").before(shown);
         this.#drawn();
     }
@@ -258,9 +271,10 @@ class Answer {
     }
 
     #tick() {
-        const seconds = Math.floor((performance.now() - this.#start) / 1000);
+        if (this.content) return void (this.#state.textContent = this.#figures(false));
+        const seconds = Math.floor((performance.now() - (this.#firstAt || this.#start)) / 1000);
         const hint = seconds >= 10 ? "; a model that was not in use is loaded first" : "";
-        this.#state.textContent = this.#firstAt ? this.#figures(false) : `Waiting for the first token, ${seconds} s${hint}`;
+        this.#state.textContent = this.#firstAt ? `Thinking, ${seconds} s` : `Waiting for the first token, ${seconds} s${hint}`;
     }
 
     #figures(isOver) {
@@ -294,4 +308,5 @@ function button(text, data) {
     return made;
 }
 
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const short = (number) => (number < 10 ? number.toFixed(2) : number < 100 ? number.toFixed(1) : number.toFixed(0));

@@ -1,7 +1,8 @@
 // Text of a model as paragraphs, headings, lists, tables and code, while it comes.
 //
-// T60: whatever the text says, it only ever becomes text nodes in elements made here. There is no markup, no link, no
-// image and no attribute of its choosing. Works line by line, so that each piece costs as much as the line it is in.
+// T60: whatever the text says, it only ever becomes text nodes in elements made here. There is no markup and no image, and
+// the one attribute of its choosing is the address of a link, to https or http alone. Works line by line, so that each piece
+// costs as much as the line it is in.
 
 const LONGEST_LINE = 4000; // a longer one goes on in a new element
 
@@ -48,7 +49,7 @@ export class Writer {
         this.#undraw();
         let rest = line.replace(/\r$/, "");
         do {
-            this.#draw(rest.slice(0, LONGEST_LINE));
+            this.#draw(rest.slice(0, LONGEST_LINE), true);
             rest = rest.slice(LONGEST_LINE);
         } while (rest);
         this.#drawn = [];
@@ -61,7 +62,7 @@ export class Writer {
         this.#drawn = [];
     }
 
-    #draw(line) {
+    #draw(line, isWhole = false) {
         const fence = /^\s{0,8}(`{3,}|~{3,})([^`]*)$/.exec(line);
         const { block, fence: open } = this.#at;
         if (open) {
@@ -75,7 +76,7 @@ export class Writer {
         if (/^ {0,3}([-*_])( *\1){2,} *$/.test(line)) return this.#alone("hr");
         const item = /^(\s*)(?:([-*+])|(\d{1,4})[.)]) +(.*)$/.exec(line);
         if (item) return this.#item(item[1].length, item[3], item[4]);
-        if (/^ {0,3}\|/.test(line)) return this.#row(line);
+        if (/^ {0,3}\|/.test(line)) return this.#row(line, isWhole);
         const quote = /^ {0,3}> ?(.*)$/.exec(line);
         if (quote) return this.#prose("blockquote", quote[1]);
         return this.#prose("p", line);
@@ -109,12 +110,16 @@ export class Writer {
         item.className = `depth-${Math.min(Math.floor(indent / 2), 3)}`;
     }
 
-    #row(line) {
+    #row(line, isWhole) {
         const table = this.#in("table", "table");
-        if (/^[\s|:-]+$/.test(line)) return; // the rule under the head
-        const cells = line.trim().replace(/^\||\|$/g, "").split("|").slice(0, 50);
+        const cells = line.trim().replace(/^\||\|$/g, "").split("|", 50).map((cell) => cell.trim());
+        const isRule = /^[\s|:-]+$/.test(line); // the one under the head
+        if (isRule && isWhole && table.rows.length === 1) this.#at.sides = cells.map(side);
         const tag = table.hasChildNodes() ? "td" : "th";
-        this.#add(table, element("tr", ...cells.map((cell) => element(tag, ...inline(cell.trim())))));
+        if (!isRule) this.#add(table, element("tr", ...cells.map((cell) => element(tag, ...inline(cell)))));
+        for (const [i, cell] of [...(table.lastChild?.cells ?? [])].entries()) {
+            if (this.#at.sides?.[i]) cell.className = this.#at.sides[i];
+        }
     }
 
     #open(fence, language) {
@@ -143,22 +148,41 @@ export function element(tag, ...children) {
     return made;
 }
 
-const MARKS = [
-    [/`([^`]+)`/, "code"],
-    [/\*\*(?=\S)([^*]*\S)\*\*/, "strong"],
-    [/(?<![*\w])\*(?=[^\s*])([^*]*[^\s*])\*(?![*\w])/, "em"],
-];
+/** Where the cells of a column stand, by its part of the rule. */
+const side = (rule) => (rule.endsWith(":") ? (rule.startsWith(":") ? "center" : "end") : "");
 
-/** Nodes for code, strong and emphasised words in a line. */
-function inline(text, marks = MARKS) {
-    if (!text) return [];
-    const [mark, ...others] = marks;
-    if (!mark) return [document.createTextNode(text)];
-    const [pattern, tag] = mark;
+/** Code, strong, emphasised, a link but no image. No part can be read in two ways: a hostile line costs little. */
+const MARK = new RegExp(
+    [
+        /`(?<code>[^`]+)`/,
+        /\*\*(?=\S)(?<strong>[^*]*\S)\*\*/,
+        /(?<![*\w])\*(?=[^\s*])(?<em>[^*]*[^\s*])\*(?![*\w])/,
+        /(?<!!)\[(?<label>[^[\]]+)\]\((?<address>https?:\/\/(?:[^\s()]|\([^\s()]*\))+)\)/,
+    ]
+        .map(({ source }) => source)
+        .join("|"),
+    "g",
+);
+
+/** Nodes for a line of text. */
+function inline(text) {
     const nodes = [];
-    for (let found; (found = pattern.exec(text)); text = text.slice(found.index + found[0].length)) {
-        const inner = tag === "code" ? [found[1]] : inline(found[1], others);
-        nodes.push(...inline(text.slice(0, found.index), others), element(tag, ...inner));
+    let end = 0;
+    for (const { 0: whole, index, groups } of text.matchAll(MARK)) {
+        const { code, strong, em, label, address } = groups;
+        nodes.push(text.slice(end, index));
+        if (code) nodes.push(element("code", code));
+        else if (label) nodes.push(link(label, address) ?? whole);
+        else nodes.push(element(strong ? "strong" : "em", ...inline(strong ?? em)));
+        end = index + whole.length;
     }
-    return [...nodes, ...inline(text, others)];
+    return [...nodes, text.slice(end)].filter((node) => node !== "");
+}
+
+/** Says which host it leads to, whatever its label says; null where the address is none. */
+function link(label, address) {
+    if (!URL.canParse(address)) return null;
+    const url = new URL(address);
+    const made = element("a", element("bdi", ...inline(label)), element("small", ` (${url.host})`));
+    return Object.assign(made, { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" });
 }

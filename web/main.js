@@ -1,6 +1,7 @@
 // The page as a whole: the desktop in the head and its models, the chat, the keys.
 
 import { models } from "./api.js";
+import { ask } from "./ask.js";
 import { Chat, said } from "./chat.js";
 import { Desktops, moment } from "./desktops.js";
 import { canRenew } from "./login.js";
@@ -15,7 +16,7 @@ const $ = (id) => document.getElementById(id);
 let follows = true; // the end of the chat stays in view
 let loading = Promise.resolve(); // the list of models
 
-const chat = new Chat($("turns"), { target, changed: draw, drawn: follow, announce, failed, toPrompt });
+const chat = new Chat($("turns"), { ready, target, changed: draw, drawn: follow, announce, failed, toPrompt });
 const desktops = new Desktops(desktopsChanged);
 let chosen = session.kept("desktop"); // the desktop that was chosen, by name; "" for the server's choice
 let last = ""; // the desktop that was there last
@@ -72,6 +73,12 @@ async function loadModels(of) {
     draw();
 }
 
+/** Looks again at what was wrong, if anything was. */
+async function ready() {
+    if (desktops.problem || !inUse() || lacks) await desktops.look();
+    await loading;
+}
+
 function target() {
     if (desktops.problem) throw desktops.problem;
     if (!inUse()) throw new Problem("tunnel_offline");
@@ -81,7 +88,7 @@ function target() {
 
 function failed(problem) {
     if (problem.needsSignIn) return door.leave(problem);
-    if (problem.isAbsence) desktops.look();
+    desktops.look();
 }
 
 // --- Drawing.
@@ -95,6 +102,9 @@ function draw() {
     $("welcome").hidden = !chat.isEmpty;
     $("new-chat").disabled = chat.isEmpty;
     $("turns").setAttribute("aria-busy", String(chat.isRunning));
+    if (!chat.isEmpty) return;
+    follows = true;
+    $("to-end").hidden = true;
 }
 
 function drawDesktop() {
@@ -113,9 +123,11 @@ function drawDesktop() {
     const lost = desktops.lostAt ? `offline since ${moment(desktops.lostAt)}` : "offline";
     const state = desktop ? `online since ${moment(desktop.since)}` : desktops.isKnown ? lost : "…";
     $("desktop-state").firstChild.textContent = state;
-    $("welcome-text").textContent = desktop
-        ? `The models on ${desktop.name} answer. What you write is kept in this tab only, and goes with it.`
-        : "As soon as your desktop is connected, its models answer here.";
+    $("welcome-text").textContent = !desktop
+        ? "As soon as your desktop is connected, its models answer here."
+        : lacks
+          ? `${desktop.name} is connected, but none of its models answers yet.`
+          : `The models on ${desktop.name} answer. What you write is kept in this tab only, and goes with it.`;
 }
 
 function drawModels() {
@@ -140,6 +152,7 @@ function drawNotice() {
         const advice = "Open a new link, or sign out and in again. The chat stays if you are the same user.";
         problem = new Problem("ends", { title: `Your token ends at ${moment(ends)}`, advice });
     }
+    if (problem && problem.message === chat.problem?.message) problem = null; // the last answer says it
     const words = problem ? `${problem.message} ${problem.advice}` : "";
     if ($("notice").dataset.words === words) return; // or it would be read out again
     $("notice").dataset.words = words;
@@ -185,8 +198,7 @@ $("composer").addEventListener("submit", async (event) => {
     event.preventDefault();
     const text = $("prompt").value.trim();
     if (!text || chat.isRunning) return;
-    if (desktops.problem || !inUse()) await desktops.look();
-    await loading;
+    await ready();
     try {
         follows = true;
         const answered = chat.ask(text);
@@ -220,7 +232,10 @@ $("stop").addEventListener("click", () => {
 addEventListener("keydown", (event) => {
     if (event.key === "Escape" && chat.isRunning && !document.querySelector("dialog[open]")) chat.stop();
 });
-$("new-chat").addEventListener("click", () => {
+$("new-chat").addEventListener("click", async () => {
+    const text = "The answer that is being written stops, and this chat is gone.";
+    const question = { title: "Start a new chat?", text, no: "Cancel", yes: "Stop and start" };
+    if (chat.isRunning && !(await ask(question))) return;
     chat.clear();
     toPrompt();
 });

@@ -1,6 +1,7 @@
 // The way in: a token that is pasted, a link with one, or the identity provider of the server; and the way out.
 
 import { status } from "./api.js";
+import { ask } from "./ask.js";
 import { said } from "./chat.js";
 import * as login from "./login.js";
 import { Problem } from "./problem.js";
@@ -123,16 +124,12 @@ function hideToken(hide = true) {
 }
 
 function askWhether(other) {
-    const dialog = $("ask");
     const now = session.current() ? `You are signed in as ${session.claims().user}. ` : "";
     const goes = "what you write would go to that user's desktop.";
-    $("ask-title").textContent = `Sign in as ${other}?`;
-    $("ask-text").textContent = `${now}The link that you opened signs in as ${other}: ${goes}`;
-    $("ask-no").textContent = now ? "Stay" : "Cancel";
-    $("ask-yes").textContent = `Sign in as ${other}`;
-    dialog.returnValue = "no";
-    if (!dialog.open) dialog.showModal();
-    return new Promise((resolve) => {
-        dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    return ask({
+        title: `Sign in as ${other}?`,
+        text: `${now}The link that you opened signs in as ${other}: ${goes}`,
+        no: now ? "Stay" : "Cancel",
+        yes: `Sign in as ${other}`,
     });
 }

@@ -12,6 +12,27 @@ const DEADLINE = ["--stream-deadline", "3s", "--max-stream-deadline", "3s"];
 const EXPIRED = { status: 401, headers: { "tunnel-error": "token_expired", "x-request-id": "1" }, body: "{}" };
 const PHONE = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
 
+/** A line of a model, what is shown, and where it leads. */
+const LINKS = [
+    ["See [the *manual*](https://a.example/x).", "See the manual (a.example).", "https://a.example/x"],
+    ["[`code`](http://a.example:81/) [b](https://b.example)", "code (a.example:81) b (b.example)", "http://a.example:81/", "https://b.example/"],
+    ["[https://good.example](https://evil.example/)", "https://good.example (evil.example)", "https://evil.example/"],
+    ["[x](https://good.example@evil.example/)", "x (evil.example)", "https://good.example@evil.example/"],
+    ["[x](https://good.example\\@evil.example/)", "x (good.example)", "https://good.example/@evil.example/"],
+    ["[x](https://g\u043e\u043ed.example/)", "x (xn--gd-fmca.example)", "https://xn--gd-fmca.example/"],
+    ["[\u202eevil](https://a.example/)", "\u202eevil (a.example)", "https://a.example/"],
+    ["[<b onclick=x>](https://a.example/\"onclick=\"x)", "<b onclick=x> (a.example)", "https://a.example/%22onclick=%22x"],
+    ["- [x](https://a.example/)", "x (a.example)", "https://a.example/"],
+];
+const NO_LINKS = [
+    "[x](javascript:alert(1)) [x](JaVaScRiPt:alert(1)) [x](java\tscript:alert(1)) [x](vbscript:x)",
+    "[x](data:text/html,<script>alert(1)</script>) [x](blob:https://a.example/1) [x](file:///etc/passwd)",
+    "[x](//evil.example) [x](/api/delete) [x](#token=a.b.c) [x](?state=1) [x](https:evil.example) [x](mailto:a@b.example)",
+    "![x](https://evil.example/x.png) [![x](https://evil.example/x.png)](https:) [x](https://) [x](https://[) [](https://a.example)",
+    "[x] (https://a.example) [x](https://a.example [x](https://a.example/ \"title\") [x][1] <https://a.example>",
+    "[[[[](https://a.example)",
+];
+
 let browser, world, model, desktop;
 let context, errors, requests;
 
@@ -296,6 +317,49 @@ test("an answer streams, with its figures; stop and try again", async () => {
     assert.equal(await answers(page).count(), 1, "a second try takes the place of the first");
 });
 
+test("what stands under an answer says at once what the model does", async () => {
+    const page = await signedIn();
+    const facts = answer(page).locator(".facts");
+    for (const [question, states] of [
+        ["late", [/^Waiting for the first token/, /^First token after/]],
+        ["think", [/^Thinking, \d+ s$/, /^First token after/]],
+    ]) {
+        await begin(page, question);
+        await shows(facts, states[0]);
+        model.goOn();
+        await shows(answer(page).locator(".text").last(), /Here I am|So be it/);
+        assert.match(await facts.innerText(), states[1]);
+        model.goOn();
+        await over(page);
+    }
+});
+
+test("a new chat asks before it ends an answer, and begins at its end", async () => {
+    const page = await signedIn({ viewport: { width: 800, height: 300 } });
+    const left = model.left;
+    await ask(page, "rich");
+    await begin(page, "forever");
+    await shows(answer(page), "word5");
+    await page.locator("#scroll").evaluate((scroll) => scroll.scrollTo(0, 0));
+    await page.getByRole("button", { name: "Jump to the latest" }).waitFor();
+    const startAnew = () => page.getByRole("button", { name: "New chat" }).click();
+    await startAnew();
+    await page.getByRole("dialog", { name: "Start a new chat?" }).getByRole("button", { name: "Cancel" }).click();
+    await shows(answer(page), "word20");
+    await startAnew();
+    await page.getByRole("button", { name: "Stop and start" }).click();
+    await page.getByRole("button", { name: "Send" }).waitFor();
+    assert.equal(await page.locator("article").count(), 0);
+    assert.equal(await page.getByRole("button", { name: "Jump to the latest" }).count(), 0);
+    for (let tries = 0; model.left === left; tries++) {
+        assert.ok(tries < 100, "the desktop's model is told to stop");
+        await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.match(await ask(page, "hello"), /word19/);
+    await startAnew(); // nothing runs: unasked
+    assert.equal(await page.locator("article").count(), 0);
+});
+
 test("Ollama's own figures are shown, and text can be copied", async () => {
     const page = await signedIn();
     assert.match(await ask(page, "hello"), /· 40\.0 tokens\/s · 20 tokens/);
@@ -339,7 +403,7 @@ test("a text looks the same in whatever pieces it comes", async () => {
         };
         return [text.length, 1, 2, 3, 7].map((size) => draw(text.match(new RegExp(`[^]{1,${size}}`, "g"))));
     }, `${RICH}\r\n\n${HOSTILE}\n\n---\n${"long ".repeat(2000)}\n~~~\nnever closed`);
-    for (const tag of ["ol", "ul", "h3", "pre", "table", "blockquote", "strong", "em", "hr"]) assert.match(whole, new RegExp(`<${tag}`));
+    for (const tag of ["ol", "ul", "h3", "pre", "table", "blockquote", "strong", "em", "hr", 'td class="end"', "a"]) assert.match(whole, new RegExp(`<${tag}`));
     for (const other of others) assert.equal(other, whole);
 });
 
@@ -350,6 +414,20 @@ test("a model server that speaks only OpenAI's interface", async () => {
     const page = await signedIn({}, "olga");
     assert.match(await ask(page, "hello"), /word19[^]*20 tokens/);
     assert.match(await ask(page, "unfinished"), /The answer was cut off/);
+    await context.close();
+    await other.stop();
+});
+
+test("models that only embed are not offered", async () => {
+    const other = await new Model().start();
+    other.tags = [
+        { name: "nomic-embed-text:latest", details: { family: "nomic-bert", families: ["nomic-bert"] } },
+        { name: "embeddinggemma:300m", details: { family: "gemma3" }, capabilities: ["embedding"] },
+        { name: "gemma3:4b", details: { family: "gemma3" }, capabilities: ["completion", "vision"] },
+    ];
+    await world.connect("emma", other);
+    const page = await signedIn({}, "emma");
+    assert.deepEqual(await page.locator("#model option").allTextContents(), [...other.models, "gemma3:4b"]);
     await context.close();
     await other.stop();
 });
@@ -396,6 +474,38 @@ test("Ollama is down and comes back", async () => {
     assert.match(await ask(page, "hello"), /word19/);
 });
 
+test("that Ollama is down is said once, and nothing else is promised", async () => {
+    const page = await signedIn();
+    await shows(page.locator("#welcome"), "The models on tower answer");
+    await model.stop();
+    await page.reload();
+    await shows(page.locator("#notice"), "Nothing answers on your desktop");
+    assert.match(await page.locator("#welcome").innerText(), /tower is connected, but none of its models answers yet/);
+    await model.start(model.port);
+    await page.getByRole("button", { name: "Check now" }).click();
+    await shows(page.locator("#welcome"), "The models on tower answer");
+    await model.stop();
+    await ask(page, "hello");
+    await desktop.stop();
+    desktop = await world.connect("bob", model);
+    await page.evaluate(() => dispatchEvent(new Event("online"))); // look now
+    await page.locator("#model option", { hasText: "No model" }).waitFor({ state: "attached" });
+    assert.equal(await page.getByText("Nothing answers on your desktop").count(), 1);
+    await model.start(model.port);
+    await answer(page).getByRole("button", { name: "Try again" }).click();
+    await shows(answer(page), "word19");
+});
+
+test("a desktop that is lost in the middle of an answer is offline at once", async () => {
+    const page = await signedIn();
+    await begin(page, "forever");
+    await shows(answer(page), "word5");
+    desktop.process.kill("SIGKILL");
+    assert.match(await over(page), /The desktop was lost[^]*lacks its end\. Its connection/);
+    await page.locator("#desktop.offline").waitFor({ timeout: 5000 }); // the next look by itself is later
+    desktop = await world.connect("bob", model);
+});
+
 test("the deadline, before and within an answer", async () => {
     const strict = await new World().start(...DEADLINE);
     await strict.connect("bob", model);
@@ -424,6 +534,7 @@ test("streams that end badly are shown as cut", async () => {
     const page = await signedIn();
     assert.match(await ask(page, "unfinished"), /word19[^]*The answer was cut off/);
     assert.match(await ask(page, "cut"), /word19[^]*broke off[^]*lacks its end/);
+    assert.match(await ask(page, "break"), /Well[^]*The text above lacks its end\. An error was encountered/);
     assert.match(await ask(page, "error"), /gave up[^]*out of memory/);
     assert.match(await ask(page, "missing"), /404[^]*model 'x' not found/);
 });
@@ -452,6 +563,34 @@ test("t60: what a model says is text", async () => {
         assert.ok(HOSTILE.includes(part) && shown.includes(part), `${part} in ${shown}`);
     }
     assert.ok(requests.every((url) => url.startsWith(world.url)), requests.join("\n"));
+});
+
+test("t60: links lead where they say, to https and http alone", async () => {
+    const page = await signedIn();
+    const drawn = await page.evaluate(async (lines) => {
+        const { Writer } = await import("/app/format.js");
+        return lines.map((line) => {
+            const root = document.createElement("div");
+            new Writer(root).write(line);
+            const found = [...root.querySelectorAll("a")];
+            const attributes = new Set(found.flatMap((link) => link.getAttributeNames()));
+            return { text: root.textContent, links: found.map(({ href }) => href), attributes: [...attributes].sort().join(" ") };
+        });
+    }, [...LINKS.map(([line]) => line), ...NO_LINKS]);
+    for (const [i, [line, text, ...links]] of LINKS.entries()) {
+        assert.deepEqual(drawn[i], { text, links, attributes: "href rel target" }, line);
+    }
+    for (const [i, line] of NO_LINKS.entries()) {
+        assert.deepEqual(drawn[LINKS.length + i], { text: line, links: [], attributes: "" }, line);
+    }
+    await ask(page, "rich");
+    const link = answer(page).getByRole("link", { name: "a link (example.org)" });
+    assert.equal(await link.getAttribute("rel"), "noopener noreferrer nofollow");
+    await context.route("https://example.org/**", (route) => route.fulfill({ body: "there" }));
+    const [opened] = await Promise.all([context.waitForEvent("page"), link.click()]);
+    await opened.waitForURL("https://example.org/a_(b)?c=d#e");
+    assert.equal(await opened.evaluate(() => globalThis.opener), null);
+    assert.equal(page.url(), world.page);
 });
 
 test("t59: the policy stops what is not ours, even if it got in", async () => {
@@ -594,6 +733,10 @@ test("a phone's width, in the dark", async () => {
     assert.equal(await light(), "rgb(247, 247, 245)");
     await page.reload();
     assert.equal(await light(), "rgb(247, 247, 245)", "a choice is kept");
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByRole("button", { name: "Done" }).click();
+    await page.getByRole("button", { name: "New chat" }).click();
+    assert.equal(await answers(page).count(), 0);
 });
 
 for (const colorScheme of ["light", "dark"]) {

@@ -122,6 +122,7 @@ export class Model {
     left = 0; // callers who did not wait for the end
     speaks = "ollama";
     models = ["llama3.2:latest", "qwen3:8b"];
+    tags = []; // more of what /api/tags lists, whole
 
     async start(port = 0) {
         this.server = createServer((request, response) => this.#answer(request, response).catch(() => response.destroy()));
@@ -145,7 +146,8 @@ export class Model {
         this.requests.push({ method: request.method, path: request.url, headers: request.headers, body });
         const isOllama = this.speaks === "ollama";
         const json = (status, value) => response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
-        if (request.url === "/api/tags" && isOllama) return json(200, { models: this.models.map((model) => ({ name: model, model })) });
+        const tags = [...this.models.map((model) => ({ name: model, model })), ...this.tags];
+        if (request.url === "/api/tags" && isOllama) return json(200, { models: tags });
         if (request.url === "/v1/models") return json(200, { object: "list", data: this.models.map((id) => ({ id })) });
         if (request.url === "/api/chat" && isOllama) return this.#chat(body, response, ndjson);
         if (request.url === "/v1/chat/completions") return this.#chat(body, response, events);
@@ -169,6 +171,14 @@ export class Model {
         response.writeHead(200, { "content-type": format.type });
         if (kind === "hostile") send(HOSTILE);
         else if (kind === "rich") send(RICH);
+        else if (kind === "late") await new Promise((resolve) => (this.goOn = resolve)).then(() => send("Here I am"));
+        else if (kind === "think") {
+            response.write(thought(model, "Hmm, "));
+            await new Promise((resolve) => (this.goOn = resolve));
+            send("So be it");
+            await new Promise((resolve) => (this.goOn = resolve));
+        }
+        else if (kind === "break") (send("Well"), response.write('{"error":"an error was encountered"}\n'));
         else if (kind === "error") response.write('{"error":"out of memory"}\n');
         else {
             for (let word = 0; word < (kind === "forever" ? 10_000 : 20) && !response.destroyed; word++) {
@@ -185,6 +195,7 @@ export class Model {
 const ndjson = (model, content, done = false) =>
     `${JSON.stringify({ model, message: { role: "assistant", content }, done, ...(done && { eval_count: 20, eval_duration: 5e8 }) })}\n`;
 ndjson.type = "application/x-ndjson";
+const thought = (model, thinking) => `${JSON.stringify({ model, message: { role: "assistant", content: "", thinking }, done: false })}\n`;
 
 const events = (model, content, done = false) =>
     `data: ${JSON.stringify({ model, choices: done ? [] : [{ delta: { content } }], ...(done && { usage: { completion_tokens: 20 } }) })}\n\n` +
@@ -208,8 +219,8 @@ def greet(name: str) -> str:
 \`\`\`
 
 | model | size | good for |
-|---|---|---|
+|:--|--:|:-:|
 | llama3.2 | 2.0 GB | chat |
 | qwen3:8b | 5.2 GB | code |
 
-> A quote, to end with.`;
+> A quote, with **[a link](https://example.org/a_(b)?c=d#e)** to end with.`;

@@ -15,9 +15,10 @@ use serde_json::json;
 /// What a browser sends when a person types an address.
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
 
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("", "text/html; charset=utf-8"),
     ("api.js", "text/javascript; charset=utf-8"),
+    ("ask.js", "text/javascript; charset=utf-8"),
     ("chat.js", "text/javascript; charset=utf-8"),
     ("desktops.js", "text/javascript; charset=utf-8"),
     ("format.js", "text/javascript; charset=utf-8"),

@@ -21,9 +21,10 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Name, type and content. The page itself has no name.
-const FILES: [(&str, &str, &str); 15] = [
+const FILES: [(&str, &str, &str); 16] = [
     ("", HTML, include_str!("../../../web/index.html")),
     ("api.js", SCRIPT, include_str!("../../../web/api.js")),
+    ("ask.js", SCRIPT, include_str!("../../../web/ask.js")),
     ("chat.js", SCRIPT, include_str!("../../../web/chat.js")),
     ("desktops.js", SCRIPT, include_str!("../../../web/desktops.js")),
     ("format.js", SCRIPT, include_str!("../../../web/format.js")),
