@@ -149,6 +149,8 @@ async fn without_an_admin_token_there_are_only_health_and_metrics() {
 async fn a_person_sees_the_page_with_the_token_as_the_password() {
     let this = Administered::start(Setup::new()).await;
     let _other = this.world.connect("<script>zoe</script>", "a-b.c", this.world.ollama().addr()).await;
+    this.revoke(json!({"user": "<eve>", "at": "2026-01-31T12:00:00Z"})).await;
+    this.revoke(json!({"jti": "abc", "at": "2026-01-31T12:00:00Z", "expires": "2999-01-31T12:00:00Z"})).await;
     let basic = |password: &str| format!("Basic {}", BASE64_STANDARD.encode(format!("anybody:{password}")));
     let nobody = this.admin().anonymous();
     let challenge = nobody.get("/").await;
@@ -165,6 +167,12 @@ async fn a_person_sees_the_page_with_the_token_as_the_password() {
     let html = page.text().await;
     for shown in [ALICE, "&lt;script&gt;zoe&lt;/script&gt;", "a-b.c", "tunnel/", "ready", "<td>t"] {
         assert!(html.contains(shown), "{shown} is not in {html}");
+    }
+    for revoked in [
+        "<tr><td>user <bdi>&lt;eve&gt;</bdi><br><small><bdi>tunneld</bdi></small><td>2026-01-31T12:00:00Z<td>for good</tr>",
+        "<tr><td>token <bdi>abc</bdi><td>2026-01-31T12:00:00Z<td>2999-01-31T12:00:00Z</tr>",
+    ] {
+        assert!(html.contains(revoked), "{revoked} is not in {html}");
     }
     assert!(!html.contains("<script") && !html.contains(TOKEN), "{html}");
     for wrong in [basic(""), basic("x"), basic(&TOKEN[1..]), format!("Basic {TOKEN}"), "Basic".into(), "Basic *".into()]

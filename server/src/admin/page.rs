@@ -10,9 +10,14 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::HeaderValue;
+use humantime::format_rfc3339_seconds;
 use sha2::{Digest, Sha256};
 
-use crate::{registry::Tunnel, server::App};
+use crate::{
+    auth::revocation::{Revocation, Subject},
+    registry::Tunnel,
+    server::App,
+};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}\
@@ -21,7 +26,7 @@ h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}\
 table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid #8884;vertical-align:top}\
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\
-.w{overflow-x:auto}footer{margin-top:2rem;color:#777}";
+.w{overflow-x:auto}.r bdi{overflow-wrap:anywhere}footer{margin-top:2rem;color:#777}";
 
 /// The page, and the policy under which a browser shows it.
 pub(super) fn page(app: &App) -> (String, HeaderValue) {
@@ -69,8 +74,10 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
     if revocations.is_empty() {
         writeln!(html, "<p>Nothing.</p>")?;
     }
-    for revocation in &revocations {
-        writeln!(html, "<p>{}</p>", Text(&revocation.to_json().to_string()))?;
+    if !revocations.is_empty() {
+        writeln!(html, "<div class=\"w\"><table class=\"r\">\n<tr><th>what<th>since<th>until</tr>")?;
+        revocations.iter().try_for_each(|revocation| revoked(html, revocation))?;
+        writeln!(html, "</table></div>")?;
     }
     writeln!(
         html,
@@ -98,6 +105,17 @@ fn row(html: &mut String, tunnel: &Tunnel) -> fmt::Result {
         tunnel.session.streams(),
         if tunnel.takes_requests() { "" } else { "draining" },
     )
+}
+
+fn revoked(html: &mut String, revocation: &Revocation) -> fmt::Result {
+    match &revocation.subject {
+        Subject::Token(jti) => write!(html, "<tr><td>token {}", Text(jti))?,
+        Subject::User(user) => {
+            write!(html, "<tr><td>user {}<br><small>{}</small>", Text(user.subject()), Text(user.issuer()))?;
+        }
+    }
+    let until = revocation.expires.map_or("for good".into(), |time| format_rfc3339_seconds(time).to_string());
+    writeln!(html, "<td>{}<td>{until}</tr>", format_rfc3339_seconds(revocation.at))
 }
 
 /// How long ago, to the second.
