@@ -47,6 +47,7 @@ leave_nothing_behind() {
 background() {
     local log=$1
     shift
+    : >"$log" # it may be read before the program is there
     set -m
     "$@" </dev/null >"$log" 2>&1 &
     STARTED=$!

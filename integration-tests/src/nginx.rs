@@ -32,6 +32,7 @@ pub async fn start(shop: &Workshop, port: u16, to: SocketAddr, directives: &str)
         ("    listen [::]:443 ssl http2;\n", String::new()),
         ("/etc/ssl/tunnel/fullchain.pem", shop.arg("server.pem")),
         ("/etc/ssl/tunnel/privkey.pem", shop.arg("server-key.pem")),
+        ("/var/log/nginx/error.log", "stderr".to_owned()),
     ] {
         assert!(site.contains(theirs), "deploy/nginx.conf has no {theirs}");
         site = site.replace(theirs, &ours);

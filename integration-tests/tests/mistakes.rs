@@ -103,6 +103,16 @@ async fn a_port_in_use_is_one_line_and_64() {
 }
 
 #[tokio::test]
+async fn a_token_is_signed_with_the_servers_secret_or_not_at_all() {
+    let shop = Workshop::new().await;
+    let missing = shop.arg("missing");
+    let said = run("tunneld", ["token", "--user", "bob", "--jwt-secret-file", &missing]).await;
+    let line = said.error(64);
+    assert!(line.contains(&missing) && line.contains("that the server has its secret from"), "{line}");
+    assert!(!line.contains("openssl"), "a new secret signs nothing that the server takes: {line}");
+}
+
+#[tokio::test]
 async fn every_mistake_in_tunnel_is_one_line_and_64() {
     let shop = Workshop::new().await;
     let token = hs256(&with(claims("alice"), &json!({"tunnel_server": "https://localhost:1"})));

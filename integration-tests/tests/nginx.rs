@@ -10,7 +10,7 @@ use std::{
 
 use http::Method;
 use integration_tests::{
-    binaries::Program,
+    binaries::{Program, Signal},
     body::{self, Length},
     caller::{Caller, Protocol},
     eventually::eventually,
@@ -38,7 +38,7 @@ struct Front {
     addr: SocketAddr,
     server: Program,
     client: Program,
-    _nginx: Program,
+    nginx: Program,
 }
 
 impl Front {
@@ -65,7 +65,7 @@ impl Front {
         ]);
         let nginx = nginx::start(&shop, port, server.listening().await, "").await;
         let client = shop.connect(addr, ollama.addr(), &[]).await;
-        Self { shop, ollama, addr, server, client, _nginx: nginx }
+        Self { shop, ollama, addr, server, client, nginx }
     }
 
     fn caller(&self) -> Caller {
@@ -175,6 +175,7 @@ async fn t33_t65_the_log_has_the_callers_own_address_and_nginx_has_no_token() {
     let (server, resolve) =
         (format!("https://{HOST}:{}", front.addr.port()), format!("{HOST}:{}:127.0.0.1", front.addr.port()));
     let url = front.shop.token(&["--user", "alice", "--url", "--server", &server]).await;
+    let path = &format!("{url}/api/tags")[server.len()..];
     let ca = front.shop.arg("ca.pem");
     let curl = Command::new("curl")
         .args(["-sS", "-f", "--noproxy", "*", "--cacert", &ca, "--interface", "127.0.0.2", "--resolve", &resolve])
@@ -189,4 +190,13 @@ async fn t33_t65_the_log_has_the_callers_own_address_and_nginx_has_no_token() {
     let log =
         eventually("the later request in nginx's log", async || Some(log()).filter(|log| log.contains("/healthz")));
     assert!(!log.await.contains("/t/"));
+    // nginx says which request it could not pass on.
+    front.server.signal(Signal::Kill);
+    front.server.wait().await;
+    assert_eq!(front.caller().get("/api/tags").await.status(), 502);
+    assert_eq!(front.shop.caller(front.addr).get(path).await.status(), 502);
+    assert_eq!(front.caller().get("/api/version").await.status(), 502);
+    front.nginx.logs(&["connect() failed", "GET /api/version"]).await;
+    let token = path.trim_start_matches("/t/").trim_end_matches("/api/tags");
+    assert!(front.nginx.errors().iter().all(|line| !line.contains(token)), "{:?}", front.nginx.errors());
 }

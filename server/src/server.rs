@@ -65,10 +65,16 @@ pub struct Server {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// `--listen`.
-    #[error("cannot listen on {address}: {}; choose another with --listen", sentence(.error))]
+    #[error(
+        "cannot listen on {address}: {}; choose another with --listen{}",
+        sentence(.error),
+        if *.is_public { ", and name it in --public-url" } else { "" }
+    )]
     Bind {
         /// What was asked for.
         address: SocketAddr,
+        /// Whether it is the port that `--public-url` names, by saying none or so.
+        is_public: bool,
         /// The system's reason.
         error: io::Error,
     },
@@ -175,7 +181,9 @@ impl Server {
             tasks: TaskTracker::new(),
         });
         let provider = keys.map(|keys| Provider::new(Arc::clone(&app), keys)).transpose()?;
-        let bind_error = |error| StartError::Bind { address: config.listen, error };
+        let public_port = app.public_url.as_ref().and_then(Url::port_or_known_default);
+        let is_public = public_port == Some(config.listen.port());
+        let bind_error = |error| StartError::Bind { address: config.listen, is_public, error };
         let others = config.admin.as_ref().map(|admin| admin.listen);
         let mut sockets = Sockets::new(passed, config.listen, others.as_slice()).map_err(StartError::Passed)?;
         let (socket, holder) = sockets.listen(config.listen).await.map_err(bind_error)?;

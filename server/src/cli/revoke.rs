@@ -61,9 +61,13 @@ pub(super) fn run(args: &Args, origin: Origin) -> Result<Output, Exit> {
     let online = interface.ask(Method::GET, "/tunnels", &Value::Null)?;
     let answer = interface.ask(Method::POST, "/revocations", &body)?;
     let mut hint = String::new();
-    if args.user.is_some() && !has_desktop(&online, &answer) {
-        // A server knows no list of its users: a slip of the pen would pass for a revocation.
-        hint.push_str("\nno desktop of this user was connected; is the name right, and the --issuer?\n");
+    if args.user.is_some() {
+        hint = match desktops(&online, &answer) {
+            // A server knows no list of its users: a slip of the pen would pass for a revocation.
+            0 => "\nno desktop of this user was connected; is the name right, and the --issuer?\n".to_owned(),
+            1 => "\n1 desktop is disconnected\n".to_owned(),
+            many => format!("\n{many} desktops are disconnected\n"),
+        };
     }
     if answer["persisted"] != true {
         hint.push_str("\nin force until the server restarts: it runs without --revocations-file\n");
@@ -90,10 +94,10 @@ fn subject(args: &Args) -> Result<Value, Wrong> {
     Ok(json!({ "jti": jti }))
 }
 
-/// Whether the user of a revocation has a desktop among these tunnels.
-fn has_desktop(online: &Value, revoked: &Value) -> bool {
+/// How many of these tunnels are of the user of a revocation.
+fn desktops(online: &Value, revoked: &Value) -> usize {
     let is_theirs = |tunnel: &Value| ["user", "issuer"].iter().all(|key| tunnel[key] == revoked[key]);
-    online["tunnels"].as_array().is_some_and(|tunnels| tunnels.iter().any(is_theirs))
+    online["tunnels"].as_array().map_or(0, |tunnels| tunnels.iter().filter(|tunnel| is_theirs(tunnel)).count())
 }
 
 /// The id and the end of the token in a file. They are read, not verified: revoking is no right of its bearer.
@@ -118,9 +122,10 @@ mod tests {
 
     #[test]
     fn a_user_is_known_by_name_and_issuer() {
-        let online = json!({"tunnels": [{"user": "bob", "issuer": "tunneld"}, {"user": "eve", "issuer": "idp"}]});
-        let known = |user: &str, issuer: &str| has_desktop(&online, &json!({"user": user, "issuer": issuer}));
-        assert!(known("bob", "tunneld") && known("eve", "idp"));
-        assert!(!known("bbo", "tunneld") && !known("bob", "idp"));
+        let online = json!({"tunnels": [
+            {"user": "bob", "issuer": "tunneld"}, {"user": "bob", "issuer": "tunneld"}, {"user": "eve", "issuer": "idp"}]});
+        let known = |user: &str, issuer: &str| desktops(&online, &json!({"user": user, "issuer": issuer}));
+        assert_eq!([known("bob", "tunneld"), known("eve", "idp")], [2, 1]);
+        assert_eq!([known("bbo", "tunneld"), known("bob", "idp")], [0, 0]);
     }
 }

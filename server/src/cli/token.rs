@@ -8,7 +8,7 @@ use tunnel_cli::{
     value,
 };
 use tunneld::auth::{
-    Scope, Secret,
+    Scope, Secret, SecretError, SecretProblem,
     mint::{self, MintRequest},
 };
 use url::Url;
@@ -90,7 +90,7 @@ fn mint(args: &Args, settings: Settings) -> Result<Output, Wrong> {
     let secret = settings.jwt_secret_file.as_deref().ok_or_else(|| {
         Wrong::new("jwt-secret-file", "the server's secret is needed to sign: --jwt-secret-file FILE, or --config FILE")
     })?;
-    let secret = Secret::read(secret).map_err(|error| Wrong::new("jwt-secret-file", error))?;
+    let secret = Secret::read(secret).map_err(unreadable)?;
     let server = read("server", settings.public_url.as_deref(), resolve::public_url)?;
     let request = MintRequest {
         scope: scope(args)?,
@@ -118,6 +118,17 @@ fn mint(args: &Args, settings: Settings) -> Result<Output, Wrong> {
         origin_of(&server)
     );
     Ok(Output { result: format!("{url}\n"), hint })
+}
+
+/// Whoever mints needs the secret that the server has: no new one would do.
+fn unreadable(SecretError { path, problem }: SecretError) -> Wrong {
+    let problem = match problem {
+        SecretProblem::Unreadable(error) => {
+            format!("{} cannot be read: {error}; name the file that the server has its secret from", path.display())
+        }
+        other => SecretError { path, problem: other }.to_string(),
+    };
+    Wrong::new("jwt-secret-file", problem)
 }
 
 fn scope(args: &Args) -> Result<Scope, Wrong> {

@@ -22,6 +22,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(120);
 pub(super) fn advice(config: &Config, certificate: Option<&About>, now: SystemTime) -> Vec<String> {
     [
         certificate.map(|about| of_certificate(config, about, now)).unwrap_or_default(),
+        of_port(config).into_iter().collect(),
         of_proxy(config),
         of_time(&config.limits),
         of_tokens(&config.auth),
@@ -49,6 +50,18 @@ fn of_certificate(config: &Config, about: &About, now: SystemTime) -> Vec<String
         advice.push(format!("the certificate is not for {host}, the host of --public-url: nobody can connect to it"));
     }
     advice
+}
+
+fn of_port(config: &Config) -> Option<String> {
+    let (url, port) = (config.public_url.as_ref()?, config.listen.port());
+    let told = url.port_or_known_default()?;
+    (config.tls.is_some() && port != 0 && port != told).then(|| {
+        let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
+        format!(
+            "--public-url names port {told}, and TLS ends here on {port}: unless something passes {told} on to {port}, \
+             write --public-url {scheme}://{host}:{port}"
+        )
+    })
 }
 
 fn of_proxy(config: &Config) -> Vec<String> {
@@ -160,6 +173,8 @@ fn open_to_others(_: &str, _: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use tunneld::config::TlsFiles;
+
     use super::*;
     use crate::cli::{resolve, settings::Settings};
 
@@ -207,6 +222,22 @@ mod tests {
             advice(&config, None, SystemTime::now()).iter().any(|said| said.contains("chmod o= "))
         };
         assert_eq!([named(0o644), named(0o640), named(0o600)], [true, false, false]);
+    }
+
+    #[test]
+    fn a_public_url_with_another_port_than_tls_has_is_named() {
+        let said = |url, listen: &str, tls: bool| {
+            let (_dir, mut config) = config(Some(url));
+            config.listen = listen.parse().unwrap();
+            config.tls = tls.then(|| TlsFiles { cert: "/no/cert".into(), key: "/no/key".into() });
+            of_port(&config).unwrap_or_default()
+        };
+        let told = said("https://localhost", "127.0.0.1:8443", true);
+        assert!(told.contains("port 443") && told.ends_with("--public-url https://localhost:8443"), "{told}");
+        assert_eq!(said("https://localhost:8443", "127.0.0.1:8443", true), "");
+        assert_eq!(said("https://localhost", "0.0.0.0:443", true), "");
+        assert_eq!(said("https://localhost", "127.0.0.1:8443", false), "", "a proxy has its own");
+        assert_eq!(said("https://localhost", "127.0.0.1:0", true), "");
     }
 
     fn about(names: &[&str], from: i64, until: i64) -> About {
