@@ -117,15 +117,17 @@ export class Chat {
     async #click(button) {
         if (button?.dataset.does === "retry") {
             this.#app.toPrompt(); // the button is about to go
-            await this.retry().catch((problem) => this.#app.announce(`${problem.message}. ${problem.advice}`));
+            await this.retry().catch((problem) => {
+                briefly(button, "Not yet", "Try again");
+                this.#app.announce(`${problem.message}. ${problem.advice}`);
+            });
         } else if (button?.dataset.copies) {
             const code = button.closest("figure")?.querySelector("code").textContent;
             const turn = this.#turns.find(({ root }) => root.contains(button));
             const text = button.dataset.copies === "code" ? code : turn.content;
             const refused = await navigator.clipboard.writeText(text).catch((error) => error);
-            button.textContent = refused ? "Not allowed" : "Copied";
+            briefly(button, refused ? "Not allowed" : "Copied", "Copy");
             this.#app.announce(refused ? "The browser does not let this page copy." : "Copied.");
-            setTimeout(() => (button.textContent = "Copy"), 1500);
         }
     }
 
@@ -306,6 +308,11 @@ function button(text, data) {
     made.className = "quiet";
     Object.assign(made.dataset, data);
     return made;
+}
+
+function briefly(button, words, then) {
+    button.textContent = words;
+    setTimeout(() => (button.textContent = then), 1500);
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -491,6 +491,8 @@ test("that Ollama is down is said once, and nothing else is promised", async () 
     await page.evaluate(() => dispatchEvent(new Event("online"))); // look now
     await page.locator("#model option", { hasText: "No model" }).waitFor({ state: "attached" });
     assert.equal(await page.getByText("Nothing answers on your desktop").count(), 1);
+    await answer(page).getByRole("button", { name: "Try again" }).click();
+    await answer(page).getByRole("button", { name: "Not yet" }).waitFor();
     await model.start(model.port);
     await answer(page).getByRole("button", { name: "Try again" }).click();
     await shows(answer(page), "word19");
