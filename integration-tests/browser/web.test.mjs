@@ -741,9 +741,9 @@ test("a phone's width, in the dark", async () => {
     assert.equal(await answers(page).count(), 0);
 });
 
-for (const colorScheme of ["light", "dark"]) {
-    test(`accessible by axe, ${colorScheme}`, async () => {
-        const page = await tab({ colorScheme, bypassCSP: true }); // axe brings its own script and style
+for (const [where, options] of [["light", {}], ["dark", { colorScheme: "dark" }], ["on a phone", PHONE]]) {
+    test(`accessible by axe, ${where}`, async () => {
+        const page = await tab({ ...options, bypassCSP: true }); // axe brings its own script and style
         await page.goto(world.page);
         await check(page, "signing in");
         await page.goto(`${world.page}#token=${world.token("bob")}`);
@@ -752,6 +752,7 @@ for (const colorScheme of ["light", "dark"]) {
         await page.getByRole("button", { name: "Sign in as bob" }).click();
         await shows(page.locator("#desktop"), "online since");
         await ask(page, "hostile");
+        await ask(page, "rich");
         await ask(page, "unfinished");
         await check(page, "the chat");
         await page.getByRole("button", { name: "Settings" }).click();
