@@ -3,7 +3,10 @@
 use std::{future, io};
 
 use tracing::debug;
-use tunnel::client::{Client, Final};
+use tunnel::{
+    client::{Client, Final},
+    token::TokenSource,
+};
 use tunnel_cli::{exit::Exit, settings, signals};
 
 use crate::{
@@ -15,6 +18,10 @@ use crate::{
 /// Connects, and stays connected until told to stop or refused for good.
 pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
     let Connect { config, token, log, display, warnings } = connect;
+    let token_file = match &config.token {
+        TokenSource::File(path) => Some(path.clone()),
+        TokenSource::Inline(_) | TokenSource::Login(_) => None,
+    };
     let recipes = Recipes::new(config.to.clone(), token.claims().issuer, config.ca.as_deref());
     let warn = || warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let ended = match display {
@@ -41,7 +48,13 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
     };
     match ended.map_err(Exit::failed)? {
         None | Some(Ok(())) => Ok(()),
-        Some(Err(refused @ Final::Refused(_))) => Err(Exit::refused(refused)),
+        Some(Err(Final::Refused(refusal))) => match token_file.filter(|_| refusal.code.starts_with("token_")) {
+            Some(file) => {
+                let file = file.display();
+                Err(Exit::refused(format_args!("{refusal}: put another token into {file} and start again")))
+            }
+            None => Err(Exit::refused(refusal)),
+        },
         Some(Err(misconfigured)) => Err(Exit::usage(misconfigured)),
     }
 }

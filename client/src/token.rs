@@ -183,6 +183,14 @@ impl Claims {
         !may("tunnel:connect") && (may("tunnel:proxy") || may("tunnel:infer"))
     }
 
+    /// Whether the token says that it is for a desktop and not for requests.
+    #[must_use]
+    pub fn is_desktops(&self) -> bool {
+        let scope = self.scope().unwrap_or_default();
+        let may = |name| scope.split_ascii_whitespace().any(|word| word == name);
+        may("tunnel:connect") && !may("tunnel:proxy") && !may("tunnel:infer")
+    }
+
     /// When the token expires; `None` if it says nothing that a person could mean (dates end with the year 9999).
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
@@ -242,7 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_token_is_known_by_its_scope() {
+    fn whose_a_token_is_is_known_by_its_scope() {
+        let desktops = token(r#"{"scope":"tunnel:connect"}"#).claims();
+        assert!(desktops.is_desktops() && !desktops.is_callers());
         for (claims, expected) in [
             (r#"{"scope":"tunnel:infer"}"#, true),
             (r#"{"scope":["openid","tunnel:proxy"]}"#, true),
@@ -251,6 +261,7 @@ mod tests {
             ("{}", false),
         ] {
             assert_eq!(token(claims).claims().is_callers(), expected, "{claims}");
+            assert!(!token(claims).claims().is_desktops(), "{claims}");
         }
     }
 

@@ -10,12 +10,14 @@ use integration_tests::{
     binaries::{Program, Signal},
     body::{self, Length},
     caller::Caller,
+    jwt::{claims, hs256, with},
     ollama::Ollama,
     pattern::Check,
     pki,
     setup::{ALICE, Setup, World},
     workshop::{Workshop, run},
 };
+use serde_json::json;
 use tunnel::{
     connector::Connector,
     forward::{Forward, Guard, allowed_origin},
@@ -253,6 +255,33 @@ async fn the_program_says_which_request_failed_and_never_the_token() {
     forward.logs(&["WARN", "try `tunnel doctor`", "path=\"/api/ps\""]).await;
     let signature = text.rsplit_once('.').unwrap().1;
     assert!(!forward.errors().iter().any(|line| line.contains(signature)));
+}
+
+#[tokio::test]
+async fn what_every_request_would_meet_is_said_at_start() {
+    let shop = Workshop::new().await;
+    let (_server, addr) = shop.serve(&[]).await;
+    let (server, ca) = (format!("https://localhost:{}", addr.port()), shop.arg("ca.pem"));
+    let expired = hs256(&with(claims("bob"), &json!({"exp": 1_700_000_000})));
+    let connects = shop.token(&["--user", "bob", "--scope", "connect"]).await;
+    let good = shop.token(&["--user", "bob"]).await;
+    let args = ["forward", "--listen", "127.0.0.1:0", "--server", &server];
+    for (token, ca, said) in [
+        (&expired, ["--ca", &ca].as_slice(), "the token has expired"),
+        (&connects, &["--ca", &ca], "the token connects a desktop and sends no request"),
+        (&good, &[], "cannot be reached: "),
+        (&good, &["--ca", &ca], "the server refused a request"),
+    ] {
+        let token = shop.file("key", token);
+        let mut forward = Program::tunnel([&args, ["--token-file", &token].as_slice(), ca].concat());
+        let port = forward.listening().await;
+        if said.starts_with("the server") {
+            assert_eq!(Caller::new("127.0.0.1", port, None).get("/").await.error(), (503, "tunnel_offline"));
+        }
+        forward.logs(&["WARN", said]).await;
+        let warnings = forward.errors().into_iter().filter(|line| line.contains("WARN")).count();
+        assert_eq!(warnings, 1, "{:?}", forward.errors());
+    }
 }
 
 #[tokio::test]

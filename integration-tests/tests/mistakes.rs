@@ -142,6 +142,8 @@ async fn every_mistake_in_tunnel_is_one_line_and_64() {
         (set(&good, "--ca", &garbage), &ca_garbage),
         (set(&good, "--log-format", "xml"), "--log-format"),
         (set(&good, "--config", &unknown_key), "tokn"),
+        (vec!["desktop.token".into()], "write --token-file desktop.token"),
+        (vec!["https://example.com".into()], "write --server https://example.com"),
     ];
     for (args, expected) in cases {
         let said = run("tunnel", ["connect"].into_iter().chain(args.iter().map(String::as_str))).await;
@@ -210,6 +212,8 @@ async fn a_refusal_for_good_is_77() {
         assert_eq!(said.code, Some(77), "{said:?}");
         let errors: Vec<_> = said.errors.iter().filter(|line| line.starts_with("error: ")).collect();
         assert!(matches!(errors[..], [line] if line.contains(code)), "{code}: {said:?}");
+        let names_the_file = errors[0].ends_with(&format!("put another token into {file} and start again"));
+        assert_eq!(names_the_file, code.starts_with("token_"), "{said:?}");
         assert!(said.errors.last().unwrap().starts_with("error: "), "{said:?}");
     }
 }

@@ -48,7 +48,7 @@ struct Report {
 
 /// Reads the settings.
 pub(super) fn job(args: Args, origin: Origin) -> Result<Job, Exit> {
-    let Args { json, options: Options { config, settings } } = args;
+    let Args { json, options: Options { config, settings, .. } } = args;
     let file = config.or_else(default_file);
     let Layers { mut settings, origin } = Layers::merge(settings, origin, file.as_deref(), &PATHS)?;
     let patient = patient(&mut settings, &origin).map_err(|wrong| origin.error(&wrong))?;

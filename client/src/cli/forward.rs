@@ -1,18 +1,23 @@
 //! `tunnel forward`: settings of the local port.
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::SystemTime,
 };
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
 use tunnel::{
     config,
-    connector::Connector,
+    connector::{self, ConnectError, Connector},
     forward::{Forward, Guard, allowed_origin},
+    token::{Claims, TokenSource},
 };
 use tunnel_cli::{
     exit::Exit,
@@ -20,8 +25,12 @@ use tunnel_cli::{
     settings::{self, Layers, Origin, Wrong},
     signals, value,
 };
+use url::Url;
 
-use super::{Job, connect, login, settings::proxies};
+use super::{
+    Job, connect, login,
+    settings::{flag_missing, proxies},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,6 +55,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     settings: Settings,
+
+    #[arg(hide = true, value_name = "FILE", value_parser = flag_missing)]
+    _without_flag: Option<Infallible>,
 }
 
 #[derive(Debug, clap::Args, Serialize, Deserialize)]
@@ -103,7 +115,7 @@ pub(super) fn job(args: Args, origin: Origin) -> Result<Job, Exit> {
 struct Port {
     forward: Forward,
     listen: SocketAddr,
-    server: String,
+    server: Url,
     log: Log,
 }
 
@@ -133,7 +145,7 @@ fn resolve(settings: &mut Settings, origin: &Origin) -> Result<Port, Wrong> {
             guard: Guard::new(settings::read_all("allow-origin", settings.allow_origin.as_deref(), allowed_origin)?),
         },
         listen,
-        server: config::origin(&server),
+        server,
         log: Log {
             filter: Log::filter(level).map_err(|problem| Wrong::new("log-level", problem))?,
             format: settings.log_format.unwrap_or_default(),
@@ -165,12 +177,40 @@ async fn run(port: Port) -> Result<(), Exit> {
         _ => Exit::usage(format!("--listen: {listen}: {error}")),
     })?;
     let addr = listener.local_addr().map_err(Exit::failed)?;
-    info!(target: "tunnel", %addr, server, "listening");
+    info!(target: "tunnel", %addr, server = config::origin(&server), "listening");
     tunnel_cli::exit::hint(&format!(
         "\n  export OLLAMA_HOST=http://{addr}\n  export OPENAI_BASE_URL=http://{addr}/v1 OPENAI_API_KEY=none\n\n"
     ));
+    let _looking = AbortOnDropHandle::new(tokio::spawn(look(forward.token.clone(), forward.connector.clone(), server)));
     let ended = signals::run_until_stopped(|stop| forward.run(listener, stop)).await;
     ended.map(|_| ()).map_err(Exit::failed)
+}
+
+/// Says at once what every request would meet.
+async fn look(token: TokenSource, connector: Connector, server: Url) {
+    match token.fresh().await {
+        Ok(token) => {
+            if let Some(problem) = unfit(&token.claims(), SystemTime::now()) {
+                warn!(target: "tunnel", "{problem}");
+            }
+        }
+        Err(error) => warn!(target: "tunnel", "{error}"),
+    }
+    let connected = timeout(connector::WITHIN, connector.connect(&server)).await;
+    if let Err(error) = connected.unwrap_or(Err(ConnectError::TooSlow)) {
+        warn!(target: "tunnel", "{} cannot be reached: {error}", config::origin(&server));
+    }
+}
+
+/// Why a server would refuse requests with this token, as far as it tells itself.
+fn unfit(claims: &Claims, now: SystemTime) -> Option<&'static str> {
+    if claims.expires().is_some_and(|end| end <= now) {
+        Some("the token has expired: requests will be refused until there is a new one")
+    } else if claims.is_desktops() {
+        Some("the token connects a desktop and sends no request: mint one with --scope proxy, or infer")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

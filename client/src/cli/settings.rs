@@ -1,6 +1,6 @@
 //! Every setting of `connect`, as people write it. Its key in the file is the flag without the dashes.
 
-use std::path::PathBuf;
+use std::{convert::Infallible, path::PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,15 @@ pub(super) struct Options {
 
     #[command(flatten)]
     pub(super) settings: Settings,
+
+    #[arg(hide = true, value_name = "FILE", value_parser = flag_missing)]
+    _without_flag: Option<Infallible>,
+}
+
+/// What to write for a word that came without its flag.
+pub(super) fn flag_missing(word: &str) -> Result<Infallible, String> {
+    let flag = if word.contains("://") { "--server" } else { "--token-file" };
+    Err(format!("write {flag} {word}"))
 }
 
 /// Every setting of `connect`, as people write it.
