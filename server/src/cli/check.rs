@@ -108,7 +108,9 @@ fn addresses(config: &Config, certificate: Option<&About>, now: SystemTime) -> V
         None => lines.push(("listens on", format!("http://{listen}, no TLS: for a proxy that ends it"))),
     }
     let public_url = public_url.as_ref().map(|url| url.origin().ascii_serialization());
+    let web = format!("{}/app/", public_url.as_deref().unwrap_or_default());
     lines.push(("reached at", public_url.unwrap_or("whatever address a caller asks for".into())));
+    lines.push(("chat in a browser", web));
     lines.push(("trusted proxies", list(trusted_proxies)));
     lines.push(("web pages from", list(cors_origins)));
     lines
