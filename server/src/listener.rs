@@ -332,3 +332,37 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use hyper::{Response, body::Bytes};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        sync::oneshot,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn f04_a_request_that_has_arrived_is_answered_before_its_connection_closes() {
+        const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for _ in 0..20 {
+            let ((mut caller, here), (tell, told)) = (duplex(1024), oneshot::channel::<()>());
+            let service = service_fn(async |_| Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new())));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(here), service).with_upgrades();
+            let end = http1::UpgradeableConnection::graceful_shutdown;
+            let serving = tokio::spawn(serve_until(async { told.await.unwrap() }, connection, end));
+            caller.write_all(REQUEST).await.unwrap();
+            let mut answer = [0; 12];
+            caller.read_exact(&mut answer).await.unwrap();
+            // Both are there when the connection is looked at.
+            caller.write_all(REQUEST).await.unwrap();
+            tell.send(()).unwrap();
+            let mut rest = String::new();
+            caller.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest.matches("HTTP/1.1 200 OK").count(), 1, "{rest}");
+            serving.await.unwrap().unwrap();
+        }
+    }
+}
