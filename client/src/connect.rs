@@ -51,7 +51,7 @@ pub(crate) async fn run(connect: Connect) -> Result<(), Exit> {
         Some(Err(Final::Refused(refusal))) => match token_file.filter(|_| refusal.code.starts_with("token_")) {
             Some(file) => {
                 let file = file.display();
-                Err(Exit::refused(format_args!("{refusal}: put another token into {file} and start again")))
+                Err(Exit::refused(format_args!("{refusal} Put another token into {file} and start again.")))
             }
             None => Err(Exit::refused(refusal)),
         },

@@ -98,7 +98,9 @@ fn refused_for_good_is_77_and_one_line() {
     let head = asked.join().unwrap();
     assert_eq!(status.code(), Some(77), "{stderr}");
     let last = stderr.lines().last().unwrap();
-    assert_eq!(last, "error: The token has expired; ask for a new one. (token_expired)");
+    let token = dir.path().join("token");
+    let next = format!("Put another token into {} and start again.", token.display());
+    assert_eq!(last, format!("error: The token has expired; ask for a new one. (token_expired) {next}"));
     assert!(
         head.contains(&format!("authorization: Bearer {TOKEN}"))
             || head.contains(&format!("Authorization: Bearer {TOKEN}"))

@@ -212,7 +212,7 @@ async fn a_refusal_for_good_is_77() {
         assert_eq!(said.code, Some(77), "{said:?}");
         let errors: Vec<_> = said.errors.iter().filter(|line| line.starts_with("error: ")).collect();
         assert!(matches!(errors[..], [line] if line.contains(code)), "{code}: {said:?}");
-        let names_the_file = errors[0].ends_with(&format!("put another token into {file} and start again"));
+        let names_the_file = errors[0].ends_with(&format!(" Put another token into {file} and start again."));
         assert_eq!(names_the_file, code.starts_with("token_"), "{said:?}");
         assert!(said.errors.last().unwrap().starts_with("error: "), "{said:?}");
     }
