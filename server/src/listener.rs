@@ -27,7 +27,6 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -270,7 +269,12 @@ impl Listener {
                 tokio::select! {
                     biased;
                     served = serving => served,
-                    () = self.never_begins(&activity, &closing) => return debug!(%peer, "connection without a request"),
+                    is_late = never_begins(&activity, &closing) => {
+                        if is_late {
+                            self.app.metrics.rejected_handshake("no_request");
+                        }
+                        return debug!(%peer, "connection without a request");
+                    }
                 }
             }
         };
@@ -288,25 +292,22 @@ impl Listener {
         self.app.draining.cancelled().await;
         loop {
             tokio::join!(closing.cancelled(), activity.quiet(QUIET_FOR));
-            // On a busy machine, what came in this time may not have been read.
-            yield_now().await;
             if !heads.in_head() {
                 return;
             }
         }
     }
+}
 
-    /// An HTTP/2 connection has no request for so long that there will be none. hyper has no timer for one that never
-    /// begins, and waits for it even when it is told to end.
-    async fn never_begins(&self, activity: &Activity, closing: &CancellationToken) {
-        let is_late = timeout(HANDSHAKE_WITHIN, closing.cancelled()).await.is_err();
-        if activity.has_begun() {
-            return pending().await;
-        }
-        if is_late {
-            self.app.metrics.rejected_handshake("no_request");
-        }
-    }
+/// An HTTP/2 connection has no request for so long that there will be none; whether that is its fault, and not that the
+/// server drains. hyper has no timer for one that never begins, and waits for it even when it is told to end.
+async fn never_begins(activity: &Activity, closing: &CancellationToken) -> bool {
+    let drained = async {
+        closing.cancelled().await;
+        activity.quiet(QUIET_FOR).await; // who has just connected is about to send
+    };
+    let is_late = timeout(HANDSHAKE_WITHIN, drained).await.is_err();
+    if activity.has_begun() { pending().await } else { is_late }
 }
 
 /// Serves a connection; when `told` is ready, tells it to end after its last request.
@@ -340,6 +341,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, duplex},
         sync::oneshot,
+        time::Instant,
     };
 
     use super::*;
@@ -363,6 +365,25 @@ mod tests {
             caller.read_to_string(&mut rest).await.unwrap();
             assert_eq!(rest.matches("HTTP/1.1 200 OK").count(), 1, "{rest}");
             serving.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f04_who_has_just_connected_by_http2_may_begin_while_the_server_drains() {
+        let (activity, closing, start) = (Activity::default(), CancellationToken::new(), Instant::now());
+        assert!(never_begins(&activity, &closing).await);
+        assert_eq!(start.elapsed(), HANDSHAKE_WITHIN);
+        closing.cancel();
+        assert!(!never_begins(&activity, &closing).await);
+        assert_eq!(start.elapsed(), HANDSHAKE_WITHIN + QUIET_FOR);
+        let begins = async {
+            sleep(QUIET_FOR / 2).await;
+            drop(activity.begin());
+            sleep(HANDSHAKE_WITHIN * 2).await;
+        };
+        tokio::select! {
+            _ = never_begins(&activity, &closing) => panic!("it has begun"),
+            () = begins => {}
         }
     }
 }

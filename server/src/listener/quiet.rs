@@ -12,7 +12,7 @@ use std::{
 };
 
 use http_body::{Body, Frame, SizeHint};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{sync::Notify, task::yield_now, time::timeout};
 
 /// What one connection has done. Clones share it.
 #[derive(Debug, Default, Clone)]
@@ -44,14 +44,15 @@ impl Activity {
         self.0.begun.load(Ordering::Relaxed)
     }
 
-    /// Waits until there has been no request for this long.
+    /// Waits until there has been no request for this long, and what has arrived meanwhile could be read: on a busy
+    /// machine it may still lie in the socket.
     pub(super) async fn quiet(&self, time: Duration) {
         loop {
             let changed = self.0.changed.notified();
             if self.0.in_flight.load(Ordering::Relaxed) > 0 {
                 changed.await;
             } else if timeout(time, changed).await.is_err() {
-                return;
+                return yield_now().await;
             }
         }
     }
