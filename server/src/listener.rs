@@ -2,6 +2,7 @@
 //!
 //! Nothing of a peer is awaited in the accept loop: one slow handshake delays nobody.
 
+mod goodbye;
 mod heads;
 mod quiet;
 
@@ -35,6 +36,7 @@ use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
 use self::{
+    goodbye::Goodbye,
     heads::{Follows, Heads},
     quiet::{Activity, Counted},
 };
@@ -238,7 +240,8 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::default();
-        let (stream, heads) = Heads::new(Patient::new(stream, self.app.limits.stall_timeout), protocol);
+        let stream = Goodbye::new(Patient::new(stream, self.app.limits.stall_timeout));
+        let (stream, heads) = Heads::new(stream, protocol);
         let service = service_fn(|request: Request<Incoming>| {
             let (app, busy) = (Arc::clone(&self.app), activity.begin());
             let channel = match protocol {
