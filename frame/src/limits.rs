@@ -25,7 +25,7 @@ pub const CONTROL_WINDOW: Duration = Duration::from_secs(10);
 
 /// tungstenite's eager read buffer, in bytes per tunnel, and the most that it reads at a time. 128 KiB (its default) would
 /// be most of an idle tunnel.
-pub const READ_BUFFER: usize = 2 * 1024;
+pub const READ_BUFFER: usize = 4 * 1024;
 
 /// yamux payload per frame, in bytes. 4 KiB keeps a token behind at most a few milliseconds of bulk on a slow uplink;
 /// 16 KiB (yamux's default) made it wait 400 ms at 25 Mbit/s.
