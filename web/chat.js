@@ -17,9 +17,10 @@ export class Chat {
     #running = null;
 
     /**
-     * `app` has `target()`, what to ask: `{ desktop, speaks, model, system }` or a Problem that is thrown, and `ready()`, which
-     * looks first whether what was wrong still is; and is told by `changed()` what to show, by `drawn()` that there is more to see, by `announce(text)` what to say aloud, by
-     * `failed(problem)` what went wrong, and by `toPrompt()` where the keys go next.
+     * `app` has `target()`, what to ask: `{ desktop, speaks, model, system }` or a Problem that is thrown, and `ready()`,
+     * which looks first whether what was wrong still is; and is told by `changed()` what to show, by `drawn()` that there
+     * is more to see, by `announce(text)` what to say aloud, by `failed(problem)` what went wrong, and by `toPrompt()` where
+     * the keys go next.
      */
     constructor(root, app) {
         this.#root = root;

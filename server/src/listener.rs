@@ -2,7 +2,6 @@
 //!
 //! Nothing of a peer is awaited in the accept loop: one slow handshake delays nobody.
 
-mod goodbye;
 mod heads;
 mod quiet;
 
@@ -36,7 +35,6 @@ use tracing::{debug, info, warn};
 use tunnel_certs::ALPN_HTTP2;
 
 use self::{
-    goodbye::Goodbye,
     heads::{Follows, Heads},
     quiet::{Activity, Counted},
 };
@@ -240,8 +238,7 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::default();
-        let stream = Goodbye::new(Patient::new(stream, self.app.limits.stall_timeout));
-        let (stream, heads) = Heads::new(stream, protocol);
+        let (stream, heads) = Heads::new(Patient::new(stream, self.app.limits.stall_timeout), protocol);
         let service = service_fn(|request: Request<Incoming>| {
             let (app, busy) = (Arc::clone(&self.app), activity.begin());
             let channel = match protocol {
