@@ -33,6 +33,9 @@ pub(crate) const NOT_PASSED_ON: [header::HeaderName; 7] = [
     header::REFERER,
 ];
 
+/// Of a body without a length. Unless it is said, the library leaves out the body of a GET, and nobody is told.
+pub(crate) const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+
 /// The HTTP server that answers the requests.
 pub(crate) struct Upstream {
     origin: String,
@@ -133,8 +136,10 @@ impl Upstream {
             headers.remove(name);
         }
         headers.insert(header::HOST, self.host.clone());
-        if let BodySize::Known(len) = head.body {
-            headers.insert(header::CONTENT_LENGTH, len.into());
+        match head.body {
+            BodySize::Empty => {}
+            BodySize::Known(len) => _ = headers.insert(header::CONTENT_LENGTH, len.into()),
+            BodySize::Unknown => _ = headers.insert(header::TRANSFER_ENCODING, CHUNKED),
         }
         let mut request = Request::new(body);
         *request.method_mut() = head.method;

@@ -60,6 +60,22 @@ async fn downloads_arrive_whole_and_framed_as_they_were() {
     }
 }
 
+/// RFC 9110 §9.3.1 lets a GET have one, and search engines want it.
+#[tokio::test]
+async fn a_body_of_unknown_length_arrives_whatever_the_method() {
+    let world = Setup::new().start().await;
+    let caller = world.caller();
+    for method in [Method::GET, Method::DELETE] {
+        let head = format!("{method} /sink HTTP/1.1\r\n{}", caller.raw_headers());
+        let request = format!("{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        let answer = caller.raw(request.as_bytes()).await;
+        assert!(answer.contains("\"length\":3"), "{method}: {answer}");
+        let request = caller.request(method.clone(), "/sink", body::generated(BULK, Length::Unknown));
+        let sunk = caller.connect(Protocol::Http2).await.send(request).await.json().await;
+        assert_eq!(sunk, json!({"length": BULK, "damaged_at": null}), "{method}");
+    }
+}
+
 #[tokio::test]
 async fn no_body_stays_no_body() {
     let world = Setup::new().start().await;

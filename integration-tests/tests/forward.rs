@@ -133,6 +133,19 @@ async fn errors_of_the_server_pass_as_they_are() {
     }
 }
 
+#[tokio::test]
+async fn head_has_the_length_and_a_get_its_body() {
+    let world = Setup::new().start().await;
+    let port = Port::to(&world).await;
+    let caller = port.caller();
+    let reply = caller.send(caller.request(Method::HEAD, "/bytes?n=1000", body::empty())).await;
+    assert_eq!(reply.header("content-length"), "1000");
+    let head = format!("GET /sink HTTP/1.1\r\n{}", caller.raw_headers());
+    let request = format!("{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    let answer = caller.raw(request.as_bytes()).await;
+    assert!(answer.contains("\"length\":3"), "{answer}");
+}
+
 /// What arrives at the server's side when it is no more than a mirror.
 async fn mirrored(port: &Port, headers: &[(&'static str, &'static str)]) -> serde_json::Value {
     let mut request = port.caller().request(Method::GET, "/echo/%2e%2e/a?b=%20", body::empty());

@@ -13,6 +13,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header, uri::PathAndQuery};
+use http_body::Body as _;
 use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -34,7 +35,7 @@ use crate::{
     config::{NoServer, claimed_server, origin},
     connector::Connector,
     token::{Token, TokenSource},
-    upstream::NOT_PASSED_ON,
+    upstream::{CHUNKED, NOT_PASSED_ON},
 };
 
 /// tunneld closes idle connections after 10 s: be first, so that no request meets a closing one.
@@ -170,7 +171,13 @@ impl Shared {
         };
         let request = self.for_server(request, &server, &token)?;
         let mut response = self.client.request(request).await.map_err(|error| Sorry::failed(&server, &error))?;
+        let announced =
+            response.headers().get(header::CONTENT_LENGTH).filter(|_| response.body().is_end_stream()).cloned();
         hop::strip_hop_by_hop(response.headers_mut());
+        // Of a body that does not follow (HEAD, 304); any other says its length itself.
+        if let Some(length) = announced {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length);
+        }
         // Which pages may read an answer is decided here.
         let cors: Vec<HeaderName> =
             response.headers().keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
@@ -194,8 +201,12 @@ impl Shared {
         let uri = Uri::try_from(format!("{}{target}", origin(server)));
         *request.uri_mut() = uri.map_err(|_| Sorry::bad("the request target is not a path"))?;
         *request.version_mut() = http::Version::HTTP_11;
+        let has_no_length = request.body().size_hint().exact().is_none();
         let headers = request.headers_mut();
         hop::strip_hop_by_hop(headers);
+        if has_no_length {
+            headers.insert(header::TRANSFER_ENCODING, CHUNKED);
+        }
         for name in NOT_PASSED_ON.iter().chain([&X_API_KEY]) {
             headers.remove(name);
         }
