@@ -12,7 +12,10 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::{
+    sync::{Notify, Semaphore, oneshot},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +25,9 @@ use crate::{
     limits,
     stream::Stream,
 };
+
+/// How often who waits for the end of all streams looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A handle on a session; clones share it.
 #[derive(Debug, Clone)]
@@ -94,10 +100,12 @@ impl Session {
         self.shared.limit.saturating_sub(self.shared.permits.available_permits())
     }
 
-    /// Waits until no stream is open.
+    /// Waits until no stream is open. Looks from time to time: to wait for all permits would take those that are free, and
+    /// show them as open streams.
     pub async fn idle(&self) {
-        let all = u32::try_from(self.shared.limit).expect("some hundreds");
-        _ = self.shared.permits.acquire_many(all).await;
+        while self.streams() > 0 {
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Sends a control message.

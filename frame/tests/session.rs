@@ -146,6 +146,20 @@ async fn t46_one_stream_too_many_is_refused_here_and_hurts_nobody() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_end_of_all_streams_takes_the_place_of_none() {
+    let (server, mut desktop) = pair(4096).await;
+    let (ours, _theirs) = open(&server, &mut desktop).await;
+    let session = server.session.clone();
+    let idle = tokio::spawn(async move { session.idle().await });
+    tokio::task::yield_now().await;
+    assert_eq!(server.session.streams(), 1);
+    assert!(server.session.open().await.is_ok());
+    assert!(!idle.is_finished());
+    drop(ours);
+    timeout(Duration::from_secs(5), idle).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn t47_streams_opened_and_reset_at_once_end_no_session() {
     let (server, mut desktop) = pair(1 << 16).await;
     let drain = tokio::spawn(async move {
