@@ -111,7 +111,7 @@ export class Writer {
     }
 
     #row(line, isWhole) {
-        const table = this.#in("table", "table");
+        const table = this.#table();
         const cells = line.trim().replace(/^\||\|$/g, "").split("|", 50).map((cell) => cell.trim());
         const isRule = /^[\s|:-]+$/.test(line); // the one under the head
         if (isRule && isWhole && table.rows.length === 1) this.#at.sides = cells.map(side);
@@ -120,6 +120,16 @@ export class Writer {
         for (const [i, cell] of [...(table.lastChild?.cells ?? [])].entries()) {
             if (this.#at.sides?.[i]) cell.className = this.#at.sides[i];
         }
+    }
+
+    #table() {
+        if (this.#at.kind !== "table") {
+            const around = element("div", element("table"));
+            around.className = "table";
+            around.tabIndex = 0; // it may scroll sideways: keys reach it
+            this.#at = { block: this.#add(this.#root, around), kind: "table", fence: "" };
+        }
+        return this.#at.block.firstChild;
     }
 
     #open(fence, language) {

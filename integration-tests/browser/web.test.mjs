@@ -741,6 +741,61 @@ test("a phone's width, in the dark", async () => {
     assert.equal(await answers(page).count(), 0);
 });
 
+test("on a phone, long names of desktops leave room for the rest of the head", async () => {
+    const names = ["laptop-of-bob-in-the-kitchen", "DESKTOP-4F7K2QX"];
+    for (const name of names) await world.connect("ann-with-a-long-name", model, name);
+    const page = await signedIn(PHONE, "ann-with-a-long-name");
+    const picker = page.getByRole("combobox", { name: "Desktop" });
+    for (const name of names) {
+        await picker.selectOption(name);
+        const { overlaps, parts, width } = await page.evaluate(() => {
+            const shown = [...document.querySelectorAll("header :is(select, button, .dot, #desktop-state, #user)")];
+            const boxes = shown.map((part) => [part.id || part.className, part.getBoundingClientRect()]).filter(([, box]) => box.width > 0);
+            const outside = boxes.filter(([, box]) => box.left < 0 || box.right > innerWidth).map(([part]) => `${part} outside`);
+            const overlaps = boxes.flatMap(([one, a], i) =>
+                boxes.slice(i + 1).filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom).map(([other]) => `${one} on ${other}`),
+            );
+            return { overlaps: [...outside, ...overlaps], parts: boxes.map(([part]) => part), width: document.documentElement.scrollWidth };
+        });
+        assert.deepEqual(overlaps, [], name);
+        assert.deepEqual(parts, ["dot", "desktop-choice", "desktop-state", "new-chat", "theme", "open-settings"]);
+        assert.ok(width <= PHONE.viewport.width, `no scrolling sideways: ${width}`);
+    }
+    await page.getByRole("button", { name: "Settings" }).click();
+    await shows(page.locator("#account"), "Signed in as ann-with-a-long-name");
+});
+
+for (const [where, options] of [["a desktop", { viewport: { width: 1200, height: 800 } }], ["a phone", PHONE]]) {
+    test(`tables keep words whole and scroll by themselves, on ${where}`, async () => {
+        const page = await signedIn(options);
+        await ask(page, "table");
+        const table = answer(page).locator(".table");
+        const broken = await table.evaluate((table) => {
+            const texts = document.createTreeWalker(table, NodeFilter.SHOW_TEXT);
+            const found = [];
+            while (texts.nextNode()) {
+                for (const { 0: word, index } of texts.currentNode.data.matchAll(/\S+/g)) {
+                    const range = document.createRange();
+                    range.setStart(texts.currentNode, index);
+                    range.setEnd(texts.currentNode, index + word.length);
+                    if (range.getClientRects().length > 1) found.push(word);
+                }
+            }
+            return found;
+        });
+        assert.deepEqual(broken, []);
+        const isWide = await table.evaluate(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth);
+        assert.equal(isWide, options === PHONE);
+        assert.ok(await page.evaluate(() => document.querySelector("#scroll").scrollWidth <= innerWidth), "the chat does not scroll sideways");
+        await answer(page).getByRole("button", { name: "Copy" }).focus();
+        await page.keyboard.press("Shift+Tab");
+        assert.ok(await table.evaluate((table) => table === document.activeElement), "keys reach it");
+        if (!isWide) return;
+        await page.keyboard.press("ArrowRight");
+        await page.waitForFunction(() => document.activeElement.scrollLeft > 0);
+    });
+}
+
 for (const [where, options] of [["light", {}], ["dark", { colorScheme: "dark" }], ["on a phone", PHONE]]) {
     test(`accessible by axe, ${where}`, async () => {
         const page = await tab({ ...options, bypassCSP: true }); // axe brings its own script and style
@@ -753,6 +808,7 @@ for (const [where, options] of [["light", {}], ["dark", { colorScheme: "dark" }]
         await shows(page.locator("#desktop"), "online since");
         await ask(page, "hostile");
         await ask(page, "rich");
+        await ask(page, "table");
         await ask(page, "unfinished");
         await check(page, "the chat");
         await page.getByRole("button", { name: "Settings" }).click();

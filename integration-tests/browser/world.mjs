@@ -171,6 +171,7 @@ export class Model {
         response.writeHead(200, { "content-type": format.type });
         if (kind === "hostile") send(HOSTILE);
         else if (kind === "rich") send(RICH);
+        else if (kind === "table") send(TABLE);
         else if (kind === "late") await new Promise((resolve) => (this.goOn = resolve)).then(() => send("Here I am"));
         else if (kind === "think") {
             response.write(thought(model, "Hmm, "));
@@ -224,3 +225,9 @@ def greet(name: str) -> str:
 | qwen3:8b | 5.2 GB | code |
 
 > A quote, with **[a link](https://example.org/a_(b)?c=d#e)** to end with.`;
+
+/** A table that is wider than a phone, and as wide as the column is where the words of its cells may break. */
+export const TABLE = `| Ion | Formula | Charge | Where it is found, and what for | What it is called in old books |
+|:--|:--|--:|:--|:--|
+| Chloride | Cl | 1- | Seawater, table salt, hydrochloric acid, gastric juices and many more | muriate |
+| Permanganate | MnO4 | 1- | Disinfectants, titrations, and the cleaning of wells and of laboratory glass | chameleon mineral |`;
