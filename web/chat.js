@@ -14,6 +14,7 @@ export class Chat {
     #root;
     #app;
     #turns = [];
+    #aside = []; // the turns of the chat before this one, until this one has some
     #running = null;
 
     /**
@@ -37,6 +38,11 @@ export class Chat {
         return this.#running !== null;
     }
 
+    /** Whether there is a chat to go back to. */
+    get canUndo() {
+        return this.#aside.length > 0;
+    }
+
     /** What went wrong with the last answer, as it stands there; or null. */
     get problem() {
         return this.#turns.at(-1)?.problem ?? null;
@@ -46,6 +52,7 @@ export class Chat {
     async ask(text) {
         if (this.isRunning) return;
         this.#app.target(); // or it throws
+        this.#aside = [];
         this.#add(new Question(text));
         await this.#answer();
     }
@@ -64,13 +71,27 @@ export class Chat {
         this.#running?.abort();
     }
 
+    /** Begins a new chat. Until its first question, `undo()` brings this one back as it was. */
+    startAnew() {
+        this.#replace(this.#turns, []);
+    }
+
+    undo() {
+        this.#replace([], this.#aside);
+    }
+
     /** Forgets everything. */
     clear() {
+        this.#replace([], []);
+    }
+
+    #replace(aside, turns) {
         this.stop();
-        this.#turns = [];
-        this.#root.replaceChildren();
+        [this.#aside, this.#turns] = [aside, turns];
+        this.#root.replaceChildren(...turns.map(({ root }) => root));
         this.#save();
         this.#app.changed();
+        this.#app.drawn();
     }
 
     async #answer() {

@@ -100,6 +100,7 @@ function draw() {
     $("stop").hidden = !chat.isRunning;
     $("send").hidden = chat.isRunning;
     $("welcome").hidden = !chat.isEmpty;
+    $("cleared").firstElementChild.hidden = !chat.canUndo;
     $("new-chat").disabled = chat.isEmpty;
     $("turns").setAttribute("aria-busy", String(chat.isRunning));
     if (!chat.isEmpty) return;
@@ -233,11 +234,16 @@ addEventListener("keydown", (event) => {
     if (event.key === "Escape" && chat.isRunning && !document.querySelector("dialog[open]")) chat.stop();
 });
 $("new-chat").addEventListener("click", async () => {
-    const text = "The answer that is being written stops, and this chat is gone.";
+    const text = "The answer that is being written stops.";
     const question = { title: "Start a new chat?", text, no: "Cancel", yes: "Stop and start" };
     if (chat.isRunning && !(await ask(question))) return;
-    chat.clear();
+    chat.startAnew();
     toPrompt();
+});
+$("undo").addEventListener("click", () => {
+    toPrompt(); // the button is about to go
+    chat.undo();
+    announce("The chat is back.");
 });
 $("skip").addEventListener("click", (event) => {
     event.preventDefault();

@@ -360,6 +360,50 @@ test("a new chat asks before it ends an answer, and begins at its end", async ()
     assert.equal(await page.locator("article").count(), 0);
 });
 
+test("a new chat can be undone until it has its first question", async () => {
+    const page = await signedIn();
+    const chat = () => page.evaluate(() => [document.querySelector("#turns").innerHTML, sessionStorage.getItem("tunnel.chat")]);
+    const undo = page.getByRole("status").getByRole("button", { name: "Undo" });
+    await ask(page, "rich");
+    await ask(page, "unfinished");
+    const before = await chat();
+    await page.getByRole("button", { name: "New chat" }).click();
+    await shows(page.getByRole("status"), "Chat cleared");
+    assert.equal(await page.locator("article").count(), 0);
+    await page.keyboard.press("Shift+Tab");
+    assert.ok(await undo.evaluate((button) => button === document.activeElement), "one key from where the writing goes on");
+    await page.keyboard.press("Enter");
+    await answer(page).waitFor();
+    assert.deepEqual(await chat(), before);
+    assert.equal(await undo.count(), 0);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
+    await ask(page, "hello");
+    assert.equal(model.requests.at(-1).body.messages.length, 5, "the desktop gets all of it again");
+    await answer(page).getByRole("button", { name: "Copy" }).waitFor(); // its buttons do as before
+
+    // An answer that ran is there as far as it came.
+    await begin(page, "forever");
+    await shows(answer(page), "word5");
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.getByRole("button", { name: "Stop and start" }).click();
+    await undo.click();
+    await shows(answer(page), /word5[^]*Stopped/);
+
+    await page.getByRole("button", { name: "New chat" }).click();
+    await ask(page, "hello");
+    assert.equal(await undo.count(), 0);
+    assert.equal(await answers(page).count(), 1);
+
+    // Nor is it for the next who signs in.
+    await page.getByRole("button", { name: "New chat" }).click();
+    await undo.waitFor();
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await paste(page, world.token("bob"));
+    await shows(page.locator("#desktop"), "online since");
+    assert.equal(await undo.count(), 0);
+});
+
 test("Ollama's own figures are shown, and text can be copied", async () => {
     const page = await signedIn();
     assert.match(await ask(page, "hello"), /· 40\.0 tokens\/s · 20 tokens/);
@@ -813,6 +857,10 @@ for (const [where, options] of [["light", {}], ["dark", { colorScheme: "dark" }]
         await check(page, "the chat");
         await page.getByRole("button", { name: "Settings" }).click();
         await check(page, "settings");
+        await page.getByRole("button", { name: "Done" }).click();
+        await page.getByRole("button", { name: "New chat" }).click();
+        await page.getByRole("button", { name: "Undo" }).waitFor();
+        await check(page, "a new chat");
     });
 }
 
