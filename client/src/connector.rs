@@ -69,6 +69,23 @@ pub enum ConnectError {
     TooSlow,
 }
 
+impl ConnectError {
+    /// What may be wrong, as the end of its sentence.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Tcp(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "; nothing listens there: is the port right, and does the server run?"
+            }
+            // std has no kind for a name without an address.
+            Self::Tcp(_, error) if error.to_string().starts_with("failed to lookup address") => {
+                "; check the name, and this computer's DNS"
+            }
+            _ => "",
+        }
+    }
+}
+
 impl Connector {
     /// A connector that trusts the system's authorities and those in the file `ca`.
     pub fn new(ca: Option<&Path>, proxies: Proxies) -> Result<Self, ClientTlsError> {

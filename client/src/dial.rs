@@ -191,12 +191,13 @@ fn unreachable(reason: String) -> DialError {
 
 impl From<ConnectError> for DialError {
     fn from(error: ConnectError) -> Self {
-        Self::Unreachable(error.to_string())
+        Self::Unreachable(format!("{error}{}", error.hint()))
     }
 }
 
 /// What a proxy answers in the place of a server that it does not reach.
-const PROXYS: [StatusCode; 3] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+pub(crate) const PROXYS: [StatusCode; 3] =
+    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
 /// An HTTP answer instead of an upgrade. 4xx is a refusal; everything else may pass.
 fn refused(response: &Response<Option<Vec<u8>>>) -> DialError {

@@ -108,7 +108,10 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Here(close) => write!(f, "closed here: {close}"),
-            Self::There(close) => write!(f, "closed by the other side: {close}"),
+            Self::There(close) if close.message.is_empty() => {
+                write!(f, "closed by the other side ({})", close.code.to_wire())
+            }
+            Self::There(close) => write!(f, "{} (closed by the other side, {})", close.message, close.code.to_wire()),
             Self::Silent => write!(f, "nothing heard for {} s", crate::limits::SILENCE.as_secs()),
             Self::Lost(error) => write!(f, "connection lost: {error}"),
         }

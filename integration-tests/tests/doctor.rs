@@ -47,7 +47,7 @@ async fn a_healthy_tunnel_is_healthy_and_stays_undisturbed() {
     {
         assert_eq!(finding(&said, step).0, '\u{2713}', "{step}: {said:?}");
     }
-    assert_eq!(finding(&said, "token").0, '!', "twelve hours are soon over: {said:?}");
+    assert_eq!(finding(&said, "token").0, '\u{2713}', "{said:?}");
     assert!(finding(&said, "tls").1.contains("until 20"), "{said:?}");
     assert_eq!(finding(&said, "streaming").1, "5 ticks arrived one by one");
     assert!(finding(&said, "models").1.contains("fake:latest"), "{said:?}");
@@ -126,6 +126,10 @@ async fn what_is_wrong_is_bad_and_named() {
     let plain = Ollama::start();
     let said = doctor(&["--server", &format!("http://{}", plain.addr())]).await;
     assert!(finding(&said, "server").1.contains("is no tunneld"), "{said:?}");
+    let (proxy, _background) = collecting_proxy(nowhere.parse().unwrap());
+    let said = doctor(&["--server", &format!("http://{proxy}")]).await;
+    assert!(finding(&said, "server").1.ends_with("does not reach tunneld (502 Bad Gateway)"), "{said:?}");
+    assert!(advice(&said, "server").starts_with("is tunneld running there?"), "{said:?}");
 }
 
 /// A proxy in front that collects every answer and passes no upgrade on.

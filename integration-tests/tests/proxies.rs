@@ -82,7 +82,7 @@ async fn the_environment_names_a_proxy_for_other_machines_only() {
     }
     assert_eq!(proxy.asked().len(), 3);
     let mut excepted = connect("tunnel.test", "HTTPS_PROXY", "example.com,.test");
-    excepted.logs(&["offline", "cannot connect to tunnel.test"]).await;
+    excepted.logs(&["offline", "cannot connect to tunnel.test", "check the name"]).await;
     let mut local = connect("127.0.0.1", "HTTPS_PROXY", "");
     local.logs(&["online"]).await;
     assert_eq!(proxy.asked().len(), 3, "asked for this machine: {:?}", proxy.asked());

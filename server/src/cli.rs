@@ -29,7 +29,7 @@ mod tunnels;
 
 const EXAMPLES: &str = "\
 Examples, from nothing to a server that is ready for desktops:
-  openssl rand -hex 32 > secret
+  (umask 077 && openssl rand -hex 32 > secret)
   tunneld certs --out certs --host tunnel.example.com
   tunneld serve --tls-cert certs/server.pem --tls-key certs/server-key.pem --jwt-secret-file secret
   tunneld token --user bob --server https://tunnel.example.com:8443 --jwt-secret-file secret

@@ -94,7 +94,7 @@ fn a_mistake_is_named_where_it_was_made() {
     assert_eq!(
         shell.mistake("check --config bad.toml").split(", or").next(),
         Some(
-            "error: jwt-secret-file in bad.toml: no way to verify tokens: make a secret with `openssl rand -hex 32 > secret` \
+            "error: jwt-secret-file in bad.toml: no way to verify tokens: make a secret with `(umask 077 && openssl rand -hex 32 > secret)` \
          and add --jwt-secret-file secret",
         )
     );

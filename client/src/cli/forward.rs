@@ -34,9 +34,9 @@ use super::{
 
 const EXAMPLES: &str = "\
 Examples:
-  tunnel forward --token-file key                   http://127.0.0.1:11434 is then your desktop's Ollama
+  tunnel forward --token-file key            http://127.0.0.1:11434 is then your desktop's Ollama
   tunnel forward --token-file key --listen 127.0.0.1:8000 --ca ca.pem
-  tunnel forward --token-file key --allow-origin http://localhost:3000     a web page of that origin may ask
+  tunnel forward --token-file key --allow-origin http://localhost:3000    this web page may ask
 
 For programs that know no key, or not your CA. The token needs the scope proxy or infer:
   tunneld token --user NAME --scope proxy --server https://tunnel.example.com > key

@@ -28,7 +28,7 @@ use super::{
 const LOGIN_EXAMPLES: &str = "\
 Examples:
   tunnel login --server https://tunnel.example.com
-  tunnel connect                                     as whom you signed in, for as long as you stay so
+  tunnel connect                                     as whom you signed in
 
 It shows an address and a code, for a browser on this or any other device. The tokens are kept in
 ~/.config/tunnel/login.json, readable for you alone, and renewed before they expire.";

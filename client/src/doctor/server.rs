@@ -18,7 +18,7 @@ use super::{Finding, NoToken, Patient, caller};
 use crate::{
     config::origin,
     connector::{self, Connector},
-    dial::{DialError, Dialer, Probed, wants_tls},
+    dial::{DialError, Dialer, PROXYS, Probed, wants_tls},
     token::Token,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 const CLOCKS: Duration = Duration::from_secs(30);
 
 /// A token that ends sooner than this should be replaced.
-const TOKEN_SOON: Duration = Duration::from_secs(24 * 60 * 60);
+const TOKEN_SOON: Duration = Duration::from_secs(60 * 60);
 
 /// The answers that are read are small.
 const LARGEST: usize = 64 * 1024;
@@ -44,6 +44,12 @@ pub(super) async fn examine(patient: &Patient, tell: &mut impl FnMut(Finding)) {
         Ok(answer) if wants_tls(&patient.server, answer.status, &answer.body) => {
             let found = format!("{} does not answer in plain HTTP (status 400)", asking.origin);
             return tell(Finding::bad("server", found).advise("if it speaks TLS, write https://"));
+        }
+        Ok(answer) if PROXYS.contains(&answer.status) => {
+            let found = format!("a proxy answers at {} and does not reach tunneld ({})", asking.origin, answer.status);
+            return tell(
+                Finding::bad("server", found).advise("is tunneld running there? While it restarts, wait a moment"),
+            );
         }
         Ok(answer) => {
             let found = format!("{} answers, but is no tunneld (status {})", asking.origin, answer.status.as_u16());

@@ -53,6 +53,7 @@ impl Recipes {
         if let Some(ca) = &self.ca {
             let ca = quoted(ca);
             line("CA", &format!("export SSL_CERT_FILE={ca} CURL_CA_BUNDLE={ca} NODE_EXTRA_CA_CERTS={ca}"));
+            line("", "# callers elsewhere need a copy of that file");
         }
         text.push('\n');
         text

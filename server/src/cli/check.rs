@@ -43,7 +43,7 @@ pub(super) fn run(serve: Serve) -> Result<Output, Exit> {
         ("Where", addresses(&config, certificate.as_ref(), now)),
         ("Who", who),
         ("How much", bounds(&config.limits)),
-        ("For you", [operation(&config), logs].concat()),
+        ("Administration", [operation(&config), logs].concat()),
     ] {
         write!(report, "\n{title}\n{}", table(&lines)).expect("a String takes everything");
     }

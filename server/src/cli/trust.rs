@@ -74,8 +74,8 @@ pub(super) fn warning(settings: &Settings) -> Option<String> {
 fn no_key() -> Wrong {
     Wrong::new(
         "jwt-secret-file",
-        "no way to verify tokens: make a secret with `openssl rand -hex 32 > secret` and add --jwt-secret-file secret, \
-         or add --jwt-public-key FILE, --oidc-issuer URL or --jwks-url URL",
+        "no way to verify tokens: make a secret with `(umask 077 && openssl rand -hex 32 > secret)` and add \
+         --jwt-secret-file secret, or add --jwt-public-key FILE, --oidc-issuer URL or --jwks-url URL",
     )
 }
 
