@@ -254,6 +254,7 @@ class Answer {
         this.problem = problem;
         this.end(problem.message);
         this.root.querySelector(".note")?.remove();
+        if (problem.isAbsence && !this.content) this.note = "Not answered"; // after a reload the page says what is not there then
         const shown = said(problem);
         if (this.content) shown.querySelector("p").textContent = `The text above lacks its end. ${capital(problem.advice)}`;
         this.root.querySelector("footer").before(shown);

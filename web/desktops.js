@@ -17,9 +17,9 @@ export class Desktops {
     list = [];
     /** When the last one was lost, if the server knows it. */
     lostAt = null;
-    /** Why nothing is known: a Problem, or null. */
+    /** Why nothing is known: a Problem, or null; also before the first look. */
     problem = null;
-    /** Whether anybody has looked. */
+    /** Whether the list is what the server says now. */
     isKnown = false;
 
     constructor(changed) {
@@ -54,10 +54,9 @@ export class Desktops {
     }
 
     #take({ tunnels = [], offline_since = null }, problem) {
-        if (!problem || problem.needsSignIn) [this.list, this.lostAt] = [tunnels, offline_since];
-        if (problem?.isAbsence) this.list = [];
+        [this.list, this.lostAt] = [tunnels, offline_since];
         this.problem = problem;
-        this.isKnown = true;
+        this.isKnown = !problem;
         this.#changed();
     }
 }

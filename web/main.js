@@ -119,10 +119,12 @@ function drawDesktop() {
     $("desktop-choice").hidden = names.length < 2;
     $("desktop-name").hidden = names.length > 1;
     $("desktop-name").textContent = name || "Desktop";
-    $("desktop").className = desktop ? "online" : desktops.isKnown ? "offline" : "";
+    const isIdle = lacks?.code === "upstream_unreachable";
+    $("desktop").className = desktop ? (isIdle ? "idle" : "online") : desktops.isKnown ? "offline" : "";
     $("desktop-rtt").textContent = desktop?.rtt_ms == null ? "" : ` · ${Math.round(desktop.rtt_ms)} ms`;
     const lost = desktops.lostAt ? `offline since ${moment(desktops.lostAt)}` : "offline";
-    const state = desktop ? `online since ${moment(desktop.since)}` : desktops.isKnown ? lost : "…";
+    const online = desktop && (isIdle ? "online, no model server" : `online since ${moment(desktop.since)}`);
+    const state = online ?? (desktops.isKnown ? lost : desktops.problem ? "unknown" : "…");
     $("desktop-state").firstChild.textContent = state;
     $("welcome-text").textContent = !desktop
         ? "As soon as your desktop is connected, its models answer here."
@@ -151,7 +153,7 @@ function drawNotice() {
     const ends = session.claims().ends;
     if (!problem && ends - Date.now() < ENDS_SOON && !canRenew()) {
         const advice = "Open a new link, or sign out and in again. The chat stays if you are the same user.";
-        problem = new Problem("ends", { title: `Your token ends at ${moment(ends)}`, advice });
+        problem = new Problem("ends", { title: `Your token ${ends > Date.now() ? "ends" : "ended"} at ${moment(ends)}`, advice });
     }
     if (problem && problem.message === chat.problem?.message) problem = null; // the last answer says it
     const words = problem ? `${problem.message} ${problem.advice}` : "";

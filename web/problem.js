@@ -2,7 +2,7 @@
 
 const OFFLINE = "Run “tunnel connect” on it. This page notices when it is back.";
 
-/** By the server's code (the header Tunnel-Error, or `code` in a stream's last record), and four of our own. */
+/** By the server's code (the header Tunnel-Error, or `code` in a stream's last record), and five of our own. */
 const TABLE = {
     tunnel_offline: ["Your desktop is offline", OFFLINE],
     upstream_unreachable: [
@@ -29,7 +29,11 @@ const TABLE = {
     overloaded: ["The server is busy", "Nothing was sent to the desktop. Try again in a moment."],
     keys_unavailable: ["Your token cannot be checked now", "The server cannot reach your identity provider. Try again soon."],
     directory_unavailable: ["Your desktop cannot be looked up now", "Try again in a moment."],
-    network: ["The server cannot be reached", "Check the connection of this device, then try again."],
+    network: [
+        "The server cannot be reached",
+        "Check this device's connection; if that is fine, the server may be restarting. This page notices when it is back.",
+    ],
+    broken: ["The answer was cut off", "The connection to the server broke in the middle. Try again for a whole answer."],
     cut: [
         "The answer was cut off",
         "The connection to the desktop or to its model ended in the middle. Try again for a whole answer.",
@@ -54,7 +58,7 @@ export class Problem extends Error {
         return ["token_expired", "token_invalid", "token_missing"].includes(this.code);
     }
 
-    /** Whether somebody has to start something on the desktop. */
+    /** Whether something was not there; it may be by now. */
     get isAbsence() {
         return ["tunnel_offline", "upstream_unreachable", "network"].includes(this.code);
     }

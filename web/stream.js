@@ -48,7 +48,7 @@ async function* lines(body) {
             if (rest.length > LONGEST_LINE) throw new Problem("too_long");
         }
     } catch (error) {
-        throw error.name === "AbortError" || error instanceof Problem ? error : new Problem("cut");
+        throw error.name === "AbortError" || error instanceof Problem ? error : new Problem("broken");
     } finally {
         reader.cancel().catch(() => {}); // also where the answer is given up half-way: the desktop stops then
     }

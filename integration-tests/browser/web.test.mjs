@@ -513,6 +513,9 @@ test("Ollama is down and comes back", async () => {
     assert.match(await ask(page, "hello"), /Nothing answers on your desktop[^]*Start Ollama/);
     await page.reload();
     await shows(page.locator("#notice"), "Start Ollama");
+    await shows(page.locator("#desktop"), "online, no model server");
+    await shows(answer(page), "Not answered");
+    assert.equal(await page.getByText("Nothing answers on your desktop").count(), 1);
     await model.start(model.port);
     await page.getByRole("button", { name: "Check now" }).click();
     assert.match(await ask(page, "hello"), /word19/);
@@ -552,6 +555,23 @@ test("a desktop that is lost in the middle of an answer is offline at once", asy
     desktop = await world.connect("bob", model);
 });
 
+test("a server that is gone in the middle of an answer says nothing of the desktop", async () => {
+    const other = await new World().start();
+    await other.connect("bob", model);
+    const page = await signedIn({}, "bob", other);
+    await begin(page, "forever");
+    await shows(answer(page), "word5");
+    other.server.process.kill("SIGKILL");
+    const said = await over(page);
+    assert.match(said, /The answer was cut off[^]*lacks its end\. The connection to the server broke/);
+    assert.doesNotMatch(said, /desktop/);
+    await shows(page.locator("#notice"), /cannot be reached[^]*may be restarting/);
+    assert.match(await page.locator("#desktop").innerText(), /tower\s*unknown/);
+    assert.equal(await page.locator("#desktop").getAttribute("class"), "");
+    await context.close();
+    await other.stop();
+});
+
 test("the deadline, before and within an answer", async () => {
     const strict = await new World().start(...DEADLINE);
     await strict.connect("bob", model);
@@ -564,10 +584,14 @@ test("the deadline, before and within an answer", async () => {
 
 test("a token that expires in the middle of a chat", async () => {
     const page = await tab();
-    const soon = Math.floor(Date.now() / 1000) - 24; // clocks may differ by 30 s
-    await byLink(page, world.token("bob", { exp: soon }));
-    await shows(page.locator("#desktop"), "online since");
+    const now = Math.floor(Date.now() / 1000);
+    await byLink(page, world.token("bob", { exp: now + 300 }));
     await shows(page.locator("#notice"), "Your token ends at");
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await paste(page, world.token("bob", { exp: now - 24 })); // clocks may differ by 30 s
+    await shows(page.locator("#desktop"), "online since");
+    await shows(page.locator("#notice"), "Your token ended at");
     await begin(page, "hello");
     await shows(page.getByRole("alert"), "Your token has expired");
     await page.getByLabel("Token", { exact: true }).fill(world.token("bob"));
@@ -591,6 +615,7 @@ test("a scope that is too small, and no network", async () => {
     await shows(page.locator("#notice"), "Your token does not allow this");
     await context.setOffline(true);
     await shows(page.locator("#notice"), "The server cannot be reached");
+    await shows(page.locator("#desktop"), "unknown");
     await context.setOffline(false);
     await shows(page.locator("#notice"), "Your token does not allow this");
 });
