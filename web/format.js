@@ -161,38 +161,46 @@ export function element(tag, ...children) {
 /** Where the cells of a column stand, by its part of the rule. */
 const side = (rule) => (rule.endsWith(":") ? (rule.startsWith(":") ? "center" : "end") : "");
 
-/** Code, strong, emphasised, a link but no image. No part can be read in two ways: a hostile line costs little. */
+/**
+ * Code, strong, emphasised, struck, a link but no image, an address as it is. No part can be read in two ways: a hostile line
+ * costs little.
+ */
 const MARK = new RegExp(
     [
         /`(?<code>[^`]+)`/,
         /\*\*(?=\S)(?<strong>[^*]*\S)\*\*/,
         /(?<![*\w])\*(?=[^\s*])(?<em>[^*]*[^\s*])\*(?![*\w])/,
+        /~~(?=[^\s~])(?<del>[^~]*[^\s~])~~/,
         /(?<!!)\[(?<label>[^[\]]+)\]\((?<address>https?:\/\/(?:[^\s()]|\([^\s()]*\))+)\)/,
+        /(?<!\S)(?<bare>https?:\/\/(?:[^\s()<>"`*|\\]|\([^\s()<>"`*|\\]*\))+(?<![.,:;!?'\]}_~]))/,
     ]
         .map(({ source }) => source)
         .join("|"),
     "g",
 );
 
-/** Nodes for a line of text. */
-function inline(text) {
+/** Nodes for a line of text; the label of a link has no links in it. */
+function inline(text, mayLink = true) {
     const nodes = [];
     let end = 0;
     for (const { 0: whole, index, groups } of text.matchAll(MARK)) {
-        const { code, strong, em, label, address } = groups;
+        const { code, label, bare, address = bare } = groups;
+        const tag = ["strong", "em", "del"].find((name) => groups[name]);
         nodes.push(text.slice(end, index));
         if (code) nodes.push(element("code", code));
-        else if (label) nodes.push(link(label, address) ?? whole);
-        else nodes.push(element(strong ? "strong" : "em", ...inline(strong ?? em)));
+        else if (tag) nodes.push(element(tag, ...inline(groups[tag], mayLink)));
+        else nodes.push((mayLink && link(label ?? bare, address)) || whole);
         end = index + whole.length;
     }
     return [...nodes, text.slice(end)].filter((node) => node !== "");
 }
 
-/** Says which host it leads to, whatever its label says; null where the address is none. */
+/** Says which host it leads to, unless its label is the very address in its plain form; null where the address is none. */
 function link(label, address) {
     if (!URL.canParse(address)) return null;
     const url = new URL(address);
-    const made = element("a", element("bdi", ...inline(label)), element("small", ` (${url.host})`));
+    const isPlain = label === address && url.href.startsWith(label) && label.startsWith(url.origin);
+    const host = isPlain ? [] : [element("small", ` (${url.host})`)];
+    const made = element("a", element("bdi", ...inline(label, false)), ...host);
     return Object.assign(made, { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" });
 }

@@ -23,6 +23,11 @@ const LINKS = [
     ["[\u202eevil](https://a.example/)", "\u202eevil (a.example)", "https://a.example/"],
     ["[<b onclick=x>](https://a.example/\"onclick=\"x)", "<b onclick=x> (a.example)", "https://a.example/%22onclick=%22x"],
     ["- [x](https://a.example/)", "x (a.example)", "https://a.example/"],
+    ["See https://a.example/x_(y)?z=1#k, https://a.example. **https://b.example:81/**", "See https://a.example/x_(y)?z=1#k, https://a.example. https://b.example:81/", "https://a.example/x_(y)?z=1#k", "https://a.example/", "https://b.example:81/"],
+    ["https://good.example@evil.example/ http://g\u043e\u043ed.example/", "https://good.example@evil.example/ (evil.example) http://g\u043e\u043ed.example/ (xn--gd-fmca.example)", "https://good.example@evil.example/", "http://xn--gd-fmca.example/"],
+    ["https://good.example\\@evil.example/ https://evil.example/\u202emoc", "https://good.example\\@evil.example/ https://evil.example/\u202emoc (evil.example)", "https://good.example/", "https://evil.example/%E2%80%AEmoc"],
+    ["| https://a.example/\"onclick=\"x | ~~https://a.example~~ |", "https://a.example/\"onclick=\"xhttps://a.example", "https://a.example/", "https://a.example/"],
+    ["[see https://good.example now](https://evil.example/)", "see https://good.example now (evil.example)", "https://evil.example/"],
 ];
 const NO_LINKS = [
     "[x](javascript:alert(1)) [x](JaVaScRiPt:alert(1)) [x](java\tscript:alert(1)) [x](vbscript:x)",
@@ -31,6 +36,7 @@ const NO_LINKS = [
     "![x](https://evil.example/x.png) [![x](https://evil.example/x.png)](https:) [x](https://) [x](https://[) [](https://a.example)",
     "[x] (https://a.example) [x](https://a.example [x](https://a.example/ \"title\") [x][1] <https://a.example>",
     "[[[[](https://a.example)",
+    "(https://a.example) xhttps://a.example \"https://a.example\" http:// https://[ https://) javascript:https://a.example //a.example www.a.example",
 ];
 
 let browser, world, model, desktop;
@@ -447,7 +453,7 @@ test("a text looks the same in whatever pieces it comes", async () => {
         };
         return [text.length, 1, 2, 3, 7].map((size) => draw(text.match(new RegExp(`[^]{1,${size}}`, "g"))));
     }, `${RICH}\r\n\n${HOSTILE}\n\n---\n${"long ".repeat(2000)}\n~~~\nnever closed`);
-    for (const tag of ["ol", "ul", "h3", "pre", "table", "blockquote", "strong", "em", "hr", 'td class="end"', "a"]) assert.match(whole, new RegExp(`<${tag}`));
+    for (const tag of ["ol", "ul", "h3", "pre", "table", "blockquote", "strong", "em", "del", "hr", 'td class="end"', "a"]) assert.match(whole, new RegExp(`<${tag}`));
     for (const other of others) assert.equal(other, whole);
 });
 

@@ -224,7 +224,7 @@ def greet(name: str) -> str:
 | llama3.2 | 2.0 GB | chat |
 | qwen3:8b | 5.2 GB | code |
 
-> A quote, with **[a link](https://example.org/a_(b)?c=d#e)** to end with.`;
+> A quote, with **[a link](https://example.org/a_(b)?c=d#e)** to end with, ~~and an image~~, and https://example.org/.`;
 
 /** A table that is wider than a phone, and as wide as the column is where the words of its cells may break. */
 export const TABLE = `| Ion | Formula | Charge | Where it is found, and what for | What it is called in old books |
