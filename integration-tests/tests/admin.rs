@@ -165,7 +165,7 @@ async fn a_person_sees_the_page_with_the_token_as_the_password() {
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("script"), "{policy}");
     assert_eq!((page.header("cache-control"), page.header("x-content-type-options")), ("no-store", "nosniff"));
     let html = page.text().await;
-    for shown in [ALICE, "&lt;script&gt;zoe&lt;/script&gt;", "a-b.c", "tunnel/", "ready", "<td>t"] {
+    for shown in [ALICE, "&lt;script&gt;zoe&lt;/script&gt;", "a-b.c", "tunnel/", "ready", "<td>t", "tabindex"] {
         assert!(html.contains(shown), "{shown} is not in {html}");
     }
     for revoked in [

@@ -26,7 +26,10 @@ h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}\
 table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid #8884;vertical-align:top}\
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\
-.w{overflow-x:auto}.r bdi{overflow-wrap:anywhere}footer{margin-top:2rem;color:#777}";
+.w{overflow-x:auto;background:\
+linear-gradient(90deg,Canvas 40%,#0000) 0/3rem 100% local,linear-gradient(270deg,Canvas 40%,#0000) 100%/3rem 100% local,\
+linear-gradient(90deg,#8888,#0000) 0/1rem 100%,linear-gradient(270deg,#8888,#0000) 100%/1rem 100%;background-repeat:no-repeat}\
+.r bdi{overflow-wrap:anywhere}footer{margin-top:2rem;color:#777}";
 
 /// The page, and the policy under which a browser shows it.
 pub(super) fn page(app: &App) -> (String, HeaderValue) {
@@ -58,13 +61,14 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
     } else {
         writeln!(
             html,
-            "<div class=\"w\"><table>\n<tr><th>id<th>user<th>name<th>client<th>upstream<th>connected<th class=\"n\">round trip\
-             <th class=\"n\">in flight<th></tr>"
+            "{}<table>\n<tr><th>id<th>user<th>name<th>client<th>upstream<th>connected<th class=\"n\">round trip\
+             <th class=\"n\">in flight<th></tr>",
+            wide("Desktops"),
         )?;
         tunnels.iter().try_for_each(|tunnel| row(html, tunnel))?;
         writeln!(html, "</table></div>")?;
     }
-    writeln!(html, "<h2>Requests since the start</h2>\n<div class=\"w\"><table>")?;
+    writeln!(html, "<h2>Requests since the start</h2>\n{}<table>", wide("Requests"))?;
     writeln!(html, "<tr><th>outcome<th class=\"n\">requests</tr>")?;
     for (outcome, count) in app.metrics.outcomes() {
         writeln!(html, "<tr><td>{}<td class=\"n\">{count}</tr>", Text(&outcome))?;
@@ -75,7 +79,7 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
         writeln!(html, "<p>Nothing.</p>")?;
     }
     if !revocations.is_empty() {
-        writeln!(html, "<div class=\"w\"><table class=\"r\">\n<tr><th>what<th>since<th>until</tr>")?;
+        writeln!(html, "{}<table class=\"r\">\n<tr><th>what<th>since<th>until</tr>", wide("Revoked"))?;
         revocations.iter().try_for_each(|revocation| revoked(html, revocation))?;
         writeln!(html, "</table></div>")?;
     }
@@ -84,6 +88,11 @@ fn write(html: &mut String, app: &App) -> fmt::Result {
         "<footer>All figures: <a href=\"/metrics\">/metrics</a>. To disconnect a desktop: tunneld kick ID; to keep it \
          out: tunneld revoke.</footer>\n</html>"
     )
+}
+
+/// The beginning of what holds a table: it scrolls sideways where there is no room, by keys as well.
+fn wide(name: &str) -> String {
+    format!("<div class=\"w\" tabindex=\"0\" role=\"group\" aria-label=\"{name}\">")
 }
 
 fn row(html: &mut String, tunnel: &Tunnel) -> fmt::Result {
