@@ -125,7 +125,7 @@ fn explain_certificate(problem: &CertificateError, extra_ca: Option<&Path>) -> S
         E::UnknownIssuer | E::BadSignature => {
             let signed = "the server's certificate is signed by an authority that is not trusted here";
             match extra_ca {
-                None => format!("{signed}; if it is your own, add --ca ca.pem, the file of its owner"),
+                None => format!("{signed}; if it is your own, add --ca ca.pem, the file that was made with it"),
                 Some(path) => format!(
                     "{signed}, and not by that of {}; give the CA's own certificate (ca.pem), not the server's",
                     path.display()
