@@ -75,7 +75,7 @@ impl ConnectError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Tcp(_, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                "; nothing listens there: is the port right, and does the server run?"
+                "; nothing listens there: is the port right, and does it run?"
             }
             // std has no kind for a name without an address.
             Self::Tcp(_, error) if error.to_string().starts_with("failed to lookup address") => {
