@@ -191,7 +191,7 @@ impl Refusal {
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(TUNNEL_ERROR, HeaderValue::from_static(self.code.as_str()));
-        if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
+        if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
             headers.insert(X_REQUEST_ID, id);
         }
         match self.code.retry() {

@@ -108,9 +108,10 @@ impl fmt::Display for TunnelId {
 }
 
 /// One request, in the logs of both programs and in the answer's `X-Request-Id`. Always made here, never taken from
-/// a caller (a `UUIDv7`, RFC 9562: sortable by time).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(uuid::Uuid);
+/// a caller (a `UUIDv7`, RFC 9562: sortable by time). 32 hexadecimal digits: only their text is ever needed, and more than
+/// once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId([u8; 32]);
 
 impl RequestId {
     /// A fresh id.
@@ -121,7 +122,15 @@ impl RequestId {
         // Unique, not secret: a system call for better randomness would be one per request.
         let random = fastrand::u128(..).to_be_bytes();
         let random = random.first_chunk().expect("16 bytes begin with 10");
-        Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
+        let mut digits = [0; 32];
+        uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid().simple().encode_lower(&mut digits);
+        Self(digits)
+    }
+
+    /// Its digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("hexadecimal digits")
     }
 }
 
@@ -133,7 +142,7 @@ impl Default for RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_simple().fmt(f)
+        f.write_str(self.as_str())
     }
 }
 

@@ -38,7 +38,14 @@ use self::{
     heads::{Follows, Heads},
     quiet::{Activity, Counted},
 };
-use crate::{admission::Place, edge, edge::Channel, patience::Patient, server::App, sockets::Holder, workers::Workers};
+use crate::{
+    admission::Place,
+    edge::{self, Channel, peer::Peer},
+    patience::Patient,
+    server::App,
+    sockets::Holder,
+    workers::Workers,
+};
 
 /// TLS handshake, the first request of a connection, and each request head.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -237,7 +244,7 @@ impl Listener {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::default();
+        let (activity, from) = (Activity::default(), Peer::new(peer.ip()));
         let (stream, heads) = Heads::new(Patient::new(stream, self.app.limits.stall_timeout), protocol);
         let service = service_fn(|request: Request<Incoming>| {
             let (app, busy) = (Arc::clone(&self.app), activity.begin());
@@ -245,9 +252,9 @@ impl Listener {
                 Protocol::Http1 | Protocol::Http2 => Channel::Expected,
                 Protocol::InTheClear => Channel::InTheClear,
             };
-            let (is_last, heads) = (heads.announce(&request), heads.clone());
+            let (is_last, heads, from) = (heads.announce(&request), heads.clone(), from.clone());
             async move {
-                let mut response = edge::handle(app, peer.ip(), channel, request).await;
+                let mut response = edge::handle(app, &from, channel, request).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     heads.switch();
                 } else if is_last {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -33,7 +33,7 @@ use crate::{
     config::{Config, Limits},
     edge::{
         cors::{CorsOriginError, CorsPolicy},
-        peer,
+        peer::Peer,
         web::WebClient,
     },
     listener::Listener,
@@ -134,9 +134,9 @@ impl App {
         self.draining.is_cancelled()
     }
 
-    /// Who sends this.
-    pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        peer::address(peer, headers, &self.trusted_proxies)
+    /// The address of who sends this.
+    pub(crate) fn client(&self, peer: &Peer, headers: &HeaderMap) -> Arc<str> {
+        peer.client(headers, &self.trusted_proxies)
     }
 
     /// Where callers reach this server: as configured, else as the desktop reached it.

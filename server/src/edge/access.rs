@@ -5,7 +5,6 @@
 //! it. Nothing secret enters it: the path is redacted first.
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -38,7 +37,7 @@ pub(crate) struct Access {
     /// Of the request's body, as far as it was read; `None` without one.
     pub(super) bytes_up: Option<Arc<AtomicU64>>,
     metrics: Arc<Metrics>,
-    client: IpAddr,
+    client: Arc<str>,
     method: Method,
     path: String,
     user: Option<UserId>,
@@ -53,7 +52,7 @@ pub(crate) struct Access {
 
 impl Access {
     /// A request for `target`, of which `path` is left without a capability prefix. In a box, since it changes hands.
-    pub(crate) fn new(metrics: Arc<Metrics>, client: IpAddr, method: &Method, target: &str, path: &str) -> Box<Self> {
+    pub(crate) fn new(metrics: Arc<Metrics>, client: Arc<str>, method: &Method, target: &str, path: &str) -> Box<Self> {
         Box::new(Self {
             id: RequestId::new(),
             arrived: Instant::now(),

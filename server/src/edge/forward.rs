@@ -63,7 +63,7 @@ pub(super) async fn forward(
         size,
         body,
         scope: identity.scope.bits(),
-        request_id: access.id.clone(),
+        request_id: access.id,
     };
     let (head, body) = proxy::forward(opened, request, limits.max_body).await?;
     let prefix = capability.map_or("", |capability| capability.prefix);
@@ -127,7 +127,7 @@ fn respond(
         body.forget_size();
     }
     if let Some(format) = StreamFormat::of(&headers, path) {
-        body.with_terminal_record(format, access.id.clone());
+        body.with_terminal_record(format, access.id);
     }
     let mut response = Response::new(body);
     *response.status_mut() = head.status;

@@ -22,7 +22,7 @@ mod ticks;
 mod trace;
 pub(crate) mod web;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -36,6 +36,7 @@ use self::{
     capability::Capability,
     credential::{Credential, Source},
     linger::RequestBody,
+    peer::Peer,
 };
 use crate::{
     auth::{Identity, Scope},
@@ -65,17 +66,17 @@ pub(crate) enum Channel {
 /// Answers one request.
 pub(crate) async fn handle(
     app: Arc<App>,
-    client: IpAddr,
+    peer: &Peer,
     channel: Channel,
     mut request: Request<Incoming>,
 ) -> Response<EdgeBody> {
     let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let capability = capability::split(&target);
     let path = capability.as_ref().map_or(target.as_str(), |capability| &capability.rest);
-    let client = app.client_address(client, request.headers());
+    let client = app.client(peer, request.headers());
     let mut access = Access::new(Arc::clone(&app.metrics), client, request.method(), &target, path);
     access.trace = trace::check(request.headers_mut());
-    let id = access.id.clone();
+    let id = access.id;
     let origin = app.cors.origin(request.headers());
     let is_head = request.method() == Method::HEAD;
     let is_http1 = request.version() != Version::HTTP_2;
@@ -108,7 +109,7 @@ pub(crate) async fn handle(
     if ends {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close")); // there is another server by now
     }
-    headers.insert(X_REQUEST_ID, HeaderValue::try_from(id.to_string()).expect("hexadecimal digits"));
+    headers.insert(X_REQUEST_ID, HeaderValue::from_str(id.as_str()).expect("hexadecimal digits"));
     if let Some(deadline) = deadline {
         let value = HeaderValue::try_from(format!("{}ms", deadline.as_millis())).expect("a number and a unit");
         headers.insert(forward::TUNNEL_DEADLINE, value);

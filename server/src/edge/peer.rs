@@ -1,13 +1,33 @@
 //! Who sends a request: the peer of the connection, or whom a trusted proxy names (T65).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    address: IpAddr,
+    /// The address, as each request's log line says it.
+    text: Arc<str>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self { address, text: address.to_string().into() }
+    }
+
+    /// The address of who sends a request with these headers, as text.
+    pub(crate) fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Arc<str> {
+        let client = address(self.address, headers, trusted);
+        if client == self.address { Arc::clone(&self.text) } else { client.to_string().into() }
+    }
+}
+
 /// The address of the caller. `X-Forwarded-For` is read from the nearest hop outwards, as long as the one who names the
 /// next is trusted; what a caller wrote in front of that is never reached.
-pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     if !is_trusted(&peer) {
         return peer;

@@ -90,20 +90,19 @@ impl StreamFormat {
     /// outside the headers is for the caller to look at.
     #[must_use]
     pub fn of(response: &HeaderMap, path: &str) -> Option<Self> {
-        let coded = response.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity");
-        if coded || response.contains_key(header::CONTENT_LENGTH) {
-            return None;
-        }
         let full_type = response.get(header::CONTENT_TYPE)?.to_str().ok()?;
         let essence = full_type.split(';').next().unwrap_or_default().trim();
         let is = |name: &str| essence.eq_ignore_ascii_case(name);
-        if is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl") {
-            Some(Self::Ndjson)
+        let format = if is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl") {
+            Self::Ndjson
         } else if is("text/event-stream") {
-            Some(if BodyShape::of(path) == BodyShape::Anthropic { Self::AnthropicSse } else { Self::OpenAiSse })
+            if BodyShape::of(path) == BodyShape::Anthropic { Self::AnthropicSse } else { Self::OpenAiSse }
         } else {
-            None
-        }
+            return None;
+        };
+        let coded = response.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity");
+        let is_whole = !coded && !response.contains_key(header::CONTENT_LENGTH);
+        is_whole.then_some(format)
     }
 
     /// The record that ends a stream with an error. The body is aborted after it: it is never a clean end.
