@@ -3,10 +3,12 @@
 //! Owns the rules of replacement and choice. Knows no HTTP and no tokens: it is given a user and compares it. Admit and
 //! leave are one RAII guard, and leaving acts only on the tunnel that was admitted.
 
+mod tunnel;
+mod users;
+
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -14,14 +16,14 @@ use std::{
 
 use thiserror::Error;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
-use tunnel_frame::{Models, Session};
 use uuid::Uuid;
 
-use crate::id::{TunnelId, UserId};
+pub use self::tunnel::Tunnel;
+use self::users::{Desktops, Loss, Users};
+use crate::id::UserId;
 
 /// How long another desktop of the same name has to show that it lives, before a newcomer takes its place.
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
@@ -37,9 +39,6 @@ const WAIT_FOR_RETURN: Duration = Duration::from_secs(2);
 
 /// How often a server that drains looks whether its desktops have gone elsewhere.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-/// Users without a tunnel whose loss is remembered, for "offline since": about 100 bytes each.
-const LOSSES_REMEMBERED: usize = 16_384;
 
 /// All tunnels of this process.
 #[derive(Debug)]
@@ -58,55 +57,6 @@ pub struct RegistryLimits {
     pub tunnels: usize,
     /// Requests in flight at a time, on all desktops together.
     pub streams: usize,
-}
-
-#[derive(Debug, Default)]
-struct Users {
-    connected: HashMap<UserId, Desktops>,
-    lost: HashMap<UserId, Loss>,
-    /// Who waits for a user's tunnel to come back; gone with the last waiter.
-    awaited: HashMap<UserId, Arc<Notify>>,
-}
-
-#[derive(Debug)]
-struct Desktops {
-    tunnels: Vec<Arc<Tunnel>>,
-    /// Names that were lost lately while others stayed.
-    lost: Vec<(Box<str>, Instant)>,
-    streams: Arc<Semaphore>,
-}
-
-/// When the last tunnel of a user was lost, on both clocks.
-#[derive(Debug, Clone, Copy)]
-struct Loss {
-    /// Whose tunnel it was.
-    instance: Uuid,
-    at: Instant,
-    since: SystemTime,
-}
-
-/// One connected desktop.
-#[derive(Debug)]
-pub struct Tunnel {
-    /// This connection; a reconnect has another.
-    pub id: TunnelId,
-    /// Whose desktop it is.
-    pub user: UserId,
-    /// The name it is asked for by.
-    pub name: Box<str>,
-    /// The process that connected: a UUIDv7, so that processes sort by their start.
-    pub instance: Uuid,
-    /// `User-Agent` of the client.
-    pub client: Box<str>,
-    /// When it connected.
-    pub since: SystemTime,
-    /// Opens streams to it.
-    pub session: Session,
-    draining: AtomicBool,
-    /// What the desktop says that its upstream offers.
-    models: Mutex<Option<Models>>,
-    /// Another tunnel has taken the place of this one.
-    pub(crate) replaced: CancellationToken,
 }
 
 /// Why a desktop is not admitted.
@@ -134,50 +84,6 @@ pub struct Offline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("too many requests of this user are in flight")]
 pub struct TooManyStreams;
-
-impl Tunnel {
-    /// A tunnel that is about to be admitted.
-    #[must_use]
-    pub fn new(user: UserId, name: Box<str>, instance: Uuid, client: Box<str>, session: Session) -> Self {
-        Self {
-            id: TunnelId::next(),
-            user,
-            name,
-            instance,
-            client,
-            since: SystemTime::now(),
-            session,
-            draining: AtomicBool::new(false),
-            models: Mutex::default(),
-            replaced: CancellationToken::new(),
-        }
-    }
-
-    /// The desktop says what its upstream offers. What would not have fitted into its message is not kept.
-    pub(crate) fn offers(&self, models: Models) {
-        let Models { version, models, left_out } = models;
-        let mut fitting = Models::fitting(version, models);
-        fitting.left_out = fitting.left_out.saturating_add(left_out);
-        *self.models.lock().unwrap_or_else(PoisonError::into_inner) = Some(fitting);
-    }
-
-    /// What its upstream offers, if the desktop says so.
-    #[must_use]
-    pub fn models(&self) -> Option<Models> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes the tunnel out of the choice; its streams go on.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether new requests may go here.
-    #[must_use]
-    pub fn takes_requests(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && self.session.ended().is_none()
-    }
-}
 
 /// What a tunnel is to its desktop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -392,50 +298,6 @@ impl Registry {
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().connected.values().map(|desktops| desktops.tunnels.len()).sum()
-    }
-}
-
-impl Users {
-    /// The live tunnel of another process that has this name, if any.
-    fn rival(
-        &self,
-        user: &UserId,
-        name: &str,
-        instance: Uuid,
-        limit: usize,
-    ) -> Result<Option<Arc<Tunnel>>, AdmitError> {
-        let Some(desktops) = self.connected.get(user) else { return Ok(None) };
-        let mut active = desktops.tunnels.iter().filter(|tunnel| tunnel.takes_requests());
-        match active.clone().find(|tunnel| &*tunnel.name == name) {
-            Some(same) if same.instance == instance => Ok(None),
-            Some(other) => Ok(Some(Arc::clone(other))),
-            None if active.by_ref().count() >= limit => Err(AdmitError::TunnelLimit),
-            None => Ok(None),
-        }
-    }
-
-    fn choose(&self, user: &UserId, name: Option<&str>, fits: impl Fn(&Tunnel) -> bool) -> Option<Arc<Tunnel>> {
-        let tunnels = &self.connected.get(user)?.tunnels;
-        let fitting = tunnels.iter().filter(|tunnel| fits(tunnel));
-        let fitting = fitting.filter(|tunnel| name.is_none_or(|name| *tunnel.name == *name));
-        fitting.max_by_key(|tunnel| tunnel.instance).cloned()
-    }
-
-    fn remember_loss(&mut self, tunnel: &Tunnel) {
-        if self.lost.len() >= LOSSES_REMEMBERED
-            && let Some(oldest) = self.lost.iter().min_by_key(|(_, loss)| loss.at).map(|(user, _)| user.clone())
-        {
-            self.lost.remove(&oldest);
-        }
-        let loss = Loss { instance: tunnel.instance, at: Instant::now(), since: SystemTime::now() };
-        self.lost.insert(tunnel.user.clone(), loss);
-    }
-
-    /// Forgets the meeting point of those who waited for a user, once the last of them is gone.
-    fn forget_awaited(&mut self, user: &UserId) {
-        if self.awaited.get(user).is_some_and(|waiting| Arc::strong_count(waiting) == 1) {
-            self.awaited.remove(user);
-        }
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Server {
     socket: TcpListener,
     holder: Holder,
     address: SocketAddr,
-    listener: Arc<Listener>,
+    listener: Listener,
     workers: Arc<Workers>,
     admin: Option<Admin>,
     provider: Option<Provider>,

@@ -25,7 +25,7 @@ use http_body::Body;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Protocol;
+use super::connection::Protocol;
 
 /// What follows a head, as hyper has read it: so many bytes of a body and then the next head, or one of these.
 const UNSAID: u64 = u64::MAX;

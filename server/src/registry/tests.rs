@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tokio::io::duplex;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role as WsRole};
-use tunnel_frame::{Pulse, Role, session, websocket_config};
+use tunnel_frame::{Pulse, Role, Session, session, websocket_config};
 
 use super::*;
 
