@@ -3,6 +3,9 @@
 //! One loop in [`Client::run`]. Each tunnel is a task of its own, so that an old one can finish its streams while a
 //! new one already stands.
 
+mod failure;
+mod replaced;
+
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use thiserror::Error;
@@ -15,21 +18,24 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::debug;
 use tunnel_certs::client::ClientTlsError;
 use tunnel_frame::{
-    Close, CloseCode, Control, Driver, Ended, Event as TunnelEvent, Pulse, Role, Session, Welcome, policy::Policy,
+    Close, CloseCode, Control, Driver, Ended, Event as TunnelEvent, Pulse, Role, Session, policy::Policy,
 };
 use url::Url;
 
+use self::failure::DialFailure;
+pub use self::failure::Final;
+use self::replaced::{Ends, Replaced};
 use crate::{
     backoff::Backoff,
     board::Board,
-    config::{Config, NoServer, server_url},
+    config::Config,
     connector::{Connector, Transport},
     dial::{DialError, Dialer, Refusal},
     event::{Connected, Event},
     report,
     shared::Shared,
     stream::Service,
-    token::{Token, TokenError},
+    token::Token,
     upstream::Upstream,
     wake::Clocks,
 };
@@ -72,20 +78,6 @@ pub enum StartError {
     Tls(#[from] ClientTlsError),
 }
 
-/// Why a client stopped although nobody told it to.
-#[derive(Debug, Error)]
-pub enum Final {
-    /// The server refused this desktop for good.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// There is no token to connect with.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// There is no server to connect to.
-    #[error(transparent)]
-    NoServer(#[from] NoServer),
-}
-
 /// What the loop needs to know between two dials.
 #[derive(Default)]
 struct Progress {
@@ -93,44 +85,7 @@ struct Progress {
     /// The server has accepted this process before: a refusal may pass.
     accepted: bool,
     /// The tunnel that serves until the next one stands.
-    previous: Option<Tunnel>,
-}
-
-/// A tunnel that runs.
-struct Tunnel {
-    session: Session,
-    /// Its requests.
-    streams: TaskTracker,
-    ends: Ends,
-}
-
-/// Who ends a tunnel that another has replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    /// We, when it has no requests: new ones are sent elsewhere by now.
-    Here,
-    /// The server, which drains: callers that are still connected to it may send more.
-    There,
-}
-
-impl Tunnel {
-    /// Lets the requests in flight finish, and closes. `stopped` is empty and closed when the client stops.
-    async fn retire(self, stopped: TaskTracker) {
-        const REASON: &str = "another tunnel took over";
-        self.session.send(Control::Drain { reason: REASON.into() });
-        self.streams.close();
-        let over = async {
-            match self.ends {
-                Ends::Here => self.streams.wait().await,
-                Ends::There => tokio::select! {
-                    () = self.session.over() => {}
-                    () = stopped.wait() => {}
-                },
-            }
-        };
-        _ = timeout(DRAIN_WITHIN, over).await;
-        self.session.close(Close::new(CloseCode::Normal, REASON));
-    }
+    previous: Option<Replaced>,
 }
 
 /// Why a tunnel is no longer the one that takes requests.
@@ -247,14 +202,14 @@ impl Client {
                     Control::Welcome(welcome) => {
                         progress.accepted = true;
                         self.retire(progress.previous.take());
-                        self.shared.tell(Event::Connected(connected(welcome, server, token)));
+                        self.shared.tell(Event::Connected(Connected::new(welcome, server, token)));
                         if self.config.report_models && !std::mem::replace(&mut welcomed, true) {
                             self.tunnels.spawn(report::run(self.shared.clone(), session.clone()));
                         }
                     }
                     Control::Drain { reason } => {
                         debug!(reason, "the server drains this tunnel");
-                        self.retire(progress.previous.replace(Tunnel { session, streams, ends: Ends::There }));
+                        self.retire(progress.previous.replace(Replaced { session, streams, ends: Ends::There }));
                         return Over::ToReplace;
                     }
                     Control::Bye { code, message } => debug!(code, message, "the server says bye"),
@@ -280,7 +235,7 @@ impl Client {
                     // A file that cannot be read just now may be in the middle of being replaced.
                     if self.config.token.read().is_ok_and(|now| now != *token) {
                         debug!("the token's file has changed");
-                        self.retire(progress.previous.replace(Tunnel { session, streams, ends: Ends::Here }));
+                        self.retire(progress.previous.replace(Replaced { session, streams, ends: Ends::Here }));
                         return Over::ToReplace;
                     }
                 }
@@ -315,7 +270,7 @@ impl Client {
         }
     }
 
-    fn retire(&self, tunnel: Option<Tunnel>) {
+    fn retire(&self, tunnel: Option<Replaced>) {
         if let Some(tunnel) = tunnel {
             self.tunnels.spawn(tunnel.retire(self.streams.clone()));
         }
@@ -365,47 +320,5 @@ impl Client {
         let retry_in = progress.backoff.failed();
         self.shared.tell(Event::Disconnected { reason, retry_in });
         Ok(retry_in)
-    }
-}
-
-/// Why a dial brought no tunnel.
-#[derive(Debug, Error)]
-enum DialFailure {
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    #[error(transparent)]
-    NoServer(#[from] NoServer),
-}
-
-/// What the server says of this tunnel. An address that is none of a server's is not repeated to people.
-fn connected(welcome: Welcome, server: &Url, token: &Token) -> Connected {
-    Connected {
-        user: welcome.user,
-        name: welcome.name,
-        public_url: server_url(&welcome.url).unwrap_or_else(|_| server.clone()),
-        token_expires: token.claims().expires(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_servers_address_is_taken_from_a_welcome() {
-        let (server, token) = (server_url("https://dialled.example").unwrap(), Token::parse("a.b.c").unwrap());
-        for (url, shown) in [
-            ("https://public.example:8443", "https://public.example:8443/"),
-            ("https://a/;$(reboot)", server.as_str()),
-            ("https://a;reboot@b", server.as_str()),
-            ("data:,$(reboot)", server.as_str()),
-            ("", server.as_str()),
-        ] {
-            let text = String::new;
-            let welcome = Welcome { tunnel: text(), user: text(), name: text(), url: url.into(), version: text() };
-            assert_eq!(connected(welcome, &server, &token).public_url.as_str(), shown, "{url}");
-        }
     }
 }

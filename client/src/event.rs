@@ -4,7 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use tunnel_frame::Welcome;
 use url::Url;
+
+use crate::{config::server_url, token::Token};
 
 /// One thing that happened. Sent from the client's own tasks: the receiver must not block.
 #[derive(Debug, Clone)]
@@ -68,4 +71,37 @@ pub struct Connected {
     pub public_url: Url,
     /// When the token expires.
     pub token_expires: Option<SystemTime>,
+}
+
+impl Connected {
+    /// What the server says of a tunnel. An address that is none of a server's is not repeated to people.
+    pub(crate) fn new(welcome: Welcome, server: &Url, token: &Token) -> Self {
+        Self {
+            user: welcome.user,
+            name: welcome.name,
+            public_url: server_url(&welcome.url).unwrap_or_else(|_| server.clone()),
+            token_expires: token.claims().expires(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_servers_address_is_taken_from_a_welcome() {
+        let (server, token) = (server_url("https://dialled.example").unwrap(), Token::parse("a.b.c").unwrap());
+        for (url, shown) in [
+            ("https://public.example:8443", "https://public.example:8443/"),
+            ("https://a/;$(reboot)", server.as_str()),
+            ("https://a;reboot@b", server.as_str()),
+            ("data:,$(reboot)", server.as_str()),
+            ("", server.as_str()),
+        ] {
+            let text = String::new;
+            let welcome = Welcome { tunnel: text(), user: text(), name: text(), url: url.into(), version: text() };
+            assert_eq!(Connected::new(welcome, &server, &token).public_url.as_str(), shown, "{url}");
+        }
+    }
 }
