@@ -2,7 +2,7 @@
 // desktop of bob before the first test, and none of them after the last.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before } from "node:test";
+import { after, afterEach, beforeEach } from "node:test";
 
 import { Model, World, launch } from "./world.mjs";
 
@@ -10,12 +10,14 @@ export const PHONE = { viewport: { width: 360, height: 640 }, isMobile: true, ha
 
 export let world, model, desktop;
 export let context, errors, requests; // of the test that runs
-let browser;
+let browser, started;
 
-before(async () => {
+beforeEach(() => (started ??= start())); // not before(): node runs that one, but no after(), where NAME leaves no test
+
+async function start() {
     [browser, world, model] = await Promise.all([launch(), new World().start(), new Model().start()]);
     await connect();
-});
+}
 
 after(async () => {
     await browser?.close();
