@@ -1,7 +1,7 @@
 // The page as a whole: the desktop in the head and its models, the chat, the keys.
 
 import { models } from "./api.js";
-import { ask } from "./ask.js";
+import { ask, withdraw } from "./ask.js";
 import { Chat, said } from "./chat.js";
 import { Desktops, moment } from "./desktops.js";
 import { canRenew } from "./login.js";
@@ -11,6 +11,7 @@ import { settings } from "./settings.js";
 import { SignIn } from "./sign-in.js";
 
 const ENDS_SOON = 10 * 60_000;
+const STOP = { title: "Start a new chat?", text: "The answer that is being written stops.", no: "Cancel", yes: "Stop and start" };
 const $ = (id) => document.getElementById(id);
 
 let follows = true; // the end of the chat stays in view
@@ -103,6 +104,7 @@ function draw() {
     $("cleared").firstElementChild.hidden = !chat.canUndo;
     $("new-chat").disabled = chat.isEmpty;
     $("turns").setAttribute("aria-busy", String(chat.isRunning));
+    if (!chat.isRunning) withdraw(STOP);
     if (!chat.isEmpty) return;
     follows = true;
     $("to-end").hidden = true;
@@ -236,9 +238,7 @@ addEventListener("keydown", (event) => {
     if (event.key === "Escape" && chat.isRunning && !document.querySelector("dialog[open]")) chat.stop();
 });
 $("new-chat").addEventListener("click", async () => {
-    const text = "The answer that is being written stops.";
-    const question = { title: "Start a new chat?", text, no: "Cancel", yes: "Stop and start" };
-    if (chat.isRunning && !(await ask(question))) return;
+    if (chat.isRunning && !(await ask(STOP))) return;
     chat.startAnew();
     toPrompt();
 });

@@ -68,6 +68,18 @@ test("a new chat asks before it ends an answer, and begins at its end", async ()
     assert.equal(await page.locator("article").count(), 0);
 });
 
+test("whether to end an answer is not asked any more when it has ended", async () => {
+    const page = await signedIn();
+    const question = page.getByRole("dialog", { name: "Start a new chat?" });
+    await begin(page, "late");
+    await shows(answer(page).locator(".facts"), "Waiting for the first token");
+    await page.getByRole("button", { name: "New chat" }).click();
+    await question.waitFor();
+    model.goOn();
+    await question.waitFor({ state: "hidden" });
+    assert.match(await over(page), /Here I am/);
+});
+
 test("a new chat can be undone until it has its first question", async () => {
     const page = await signedIn();
     const chat = () => page.evaluate(() => [document.querySelector("#turns").innerHTML, sessionStorage.getItem("tunnel.chat")]);
