@@ -29,6 +29,8 @@ use crate::{
 
 /// Names the code of an error to programs, on every error response.
 pub const TUNNEL_ERROR: HeaderName = HeaderName::from_static("tunnel-error");
+/// The request's id, on every response.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Stops the retries of the OpenAI SDKs, which otherwise repeat 408, 409, 429 and every 5xx.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -189,6 +191,9 @@ impl Refusal {
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(TUNNEL_ERROR, HeaderValue::from_static(self.code.as_str()));
+        if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
+            headers.insert(X_REQUEST_ID, id);
+        }
         match self.code.retry() {
             Retry::Unsaid => {}
             Retry::Never => _ = headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),

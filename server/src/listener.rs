@@ -42,7 +42,7 @@ pub(crate) struct Listener {
 /// The connections of callers, who serves them, and the sign for them to end.
 struct Callers {
     workers: Arc<Workers>,
-    connections: TaskTracker,
+    connected: TaskTracker,
     /// No new ones are taken any more.
     closing: CancellationToken,
 }
@@ -61,7 +61,7 @@ impl Listener {
         holder: Holder,
         workers: Arc<Workers>,
     ) -> impl Future<Output = ()> {
-        let callers = Callers { workers, connections: TaskTracker::new(), closing: CancellationToken::new() };
+        let callers = Callers { workers, connected: TaskTracker::new(), closing: CancellationToken::new() };
         {
             let mut stop = pin!(self.nobody_needs_us(holder));
             let mut exhausted = false;
@@ -104,8 +104,8 @@ impl Listener {
             self.close(listener, &callers);
         }
         callers.closing.cancel();
-        callers.connections.close();
-        async move { callers.connections.wait().await }
+        callers.connected.close();
+        async move { callers.connected.wait().await }
     }
 
     /// The server drains, and its desktops take requests from elsewhere, or have had the time to. Until then callers
@@ -135,7 +135,7 @@ impl Listener {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         _ = stream.set_nodelay(true);
         let (connections, closing) = (Arc::clone(&self.connections), callers.closing.clone());
-        let (serving, connected) = (self.app.tasks.token(), callers.connections.token());
+        let (serving, connected) = (self.app.tasks.token(), callers.connected.token());
         callers.workers.serve(stream, move |stream| async move {
             connections.serve(stream, peer, closing).await;
             drop((place, connected, serving));

@@ -40,16 +40,13 @@ use self::{
 };
 use crate::{
     auth::{Identity, Scope},
-    error::{ErrorCode, Refusal, body::BodyShape},
+    error::{ErrorCode, Refusal, X_REQUEST_ID, body::BodyShape},
     server::App,
     tunnel,
 };
 
 /// Asks for one of several desktops by its name.
 pub(crate) const TUNNEL_NAME: HeaderName = HeaderName::from_static("tunnel-name");
-
-/// The request's id, on every response.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a browser wants a response for (W3C Fetch Metadata).
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");

@@ -68,8 +68,8 @@ mod tests {
             for value in forwarded {
                 headers.append("x-forwarded-for", value.parse().unwrap());
             }
-            let peer: IpAddr = peer.parse().unwrap();
-            assert_eq!(address(peer, &headers, &trusted), expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+            let client = Peer::new(peer.parse().unwrap()).client(&headers, &trusted);
+            assert_eq!(&*client, expected, "{peer} {forwarded:?}");
         }
     }
 }

@@ -32,9 +32,6 @@ impl fmt::Display for TraceId {
 
 /// Takes out what is malformed. A state without a parent means nothing (§3.3).
 pub(crate) fn check(headers: &mut HeaderMap) -> Option<TraceId> {
-    if !headers.contains_key(&TRACEPARENT) && !headers.contains_key(&TRACESTATE) {
-        return None; // most requests
-    }
     let mut parents = headers.get_all(&TRACEPARENT).iter();
     let trace = match (parents.next(), parents.next()) {
         (Some(parent), None) => trace_of(parent.as_bytes()),

@@ -55,6 +55,7 @@ fn t34_t39_every_error_carries_code_and_request_id_and_is_not_stored() {
             let headers = response.headers();
             assert_eq!(response.status(), code.status());
             assert_eq!(headers["tunnel-error"], code.as_str());
+            assert_eq!(headers["x-request-id"], id.to_string());
             assert_eq!(headers["cache-control"], "no-store");
             assert_eq!(headers["content-type"], "application/json");
             assert_eq!(headers["content-length"], response.body().len().to_string());
